@@ -1,0 +1,173 @@
+// Package control is how `nws-vpn status` and `nws-vpn down` talk to a running
+// `nws-vpn up`: HTTP over a UNIX socket in the state directory. The directory
+// is 0700 and the socket 0600, so the file system decides who may ask.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// ErrNotRunning is returned by the client functions when nothing listens on
+// the socket.
+var ErrNotRunning = errors.New("nws-vpn is not running")
+
+const socketName = "control.sock"
+
+// Handler is what the running program answers with. Its methods are called
+// from many goroutines.
+type Handler interface {
+	Status() any // encoded as JSON
+	Down()       // asks the program to end; does not wait for it
+}
+
+// Server listens on the socket of one state directory.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+	done     chan struct{}
+}
+
+// Listen makes the state directory if needed and serves h on its socket. A
+// socket left by a program that died is replaced; the caller must hold the
+// lock that keeps a second program away.
+func Listen(stateDir string, h Handler) (*Server, error) {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	path := filepath.Join(stateDir, socketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	l, err := listenPrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(h.Status())
+	})
+	mux.HandleFunc("POST /down", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		h.Down()
+	})
+	s := &Server{
+		listener: l,
+		http: &http.Server{
+			Handler:           mux,
+			ReadHeaderTimeout: 5 * time.Second,
+			IdleTimeout:       5 * time.Second,
+			MaxHeaderBytes:    8 << 10,
+		},
+		done: make(chan struct{}),
+	}
+	go func() {
+		defer close(s.done)
+		s.http.Serve(l)
+	}()
+	return s, nil
+}
+
+// listenPrivate binds path under a temporary name, so that it never exists
+// with wider permissions than it ends with.
+func listenPrivate(path string) (net.Listener, error) {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(tmp, 0o600); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		l.Close()
+		os.Remove(tmp)
+		return nil, err
+	}
+	return &removing{l, path}, nil
+}
+
+// removing is a listener that takes its socket away when it closes.
+type removing struct {
+	*net.UnixListener
+	path string
+}
+
+func (r *removing) Close() error {
+	os.Remove(r.path)
+	return r.UnixListener.Close()
+}
+
+// Close ends the server, lets answers under way finish for up to a second,
+// removes the socket and waits.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close()
+	}
+	<-s.done
+	return err
+}
+
+// Status asks the program of stateDir for its status, as the JSON it sent.
+func Status(ctx context.Context, stateDir string) ([]byte, error) {
+	return do(ctx, stateDir, http.MethodGet, "/status")
+}
+
+// Down asks the program of stateDir to end and returns once it has agreed.
+func Down(ctx context.Context, stateDir string) error {
+	_, err := do(ctx, stateDir, http.MethodPost, "/down")
+	return err
+}
+
+// maxAnswer bounds what a client reads from the socket.
+const maxAnswer = 1 << 20
+
+func do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(stateDir, socketName))
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://nws-vpn"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, ErrNotRunning
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("control socket in %s: permission denied: run this as the user who ran `nws-vpn up` (usually root)", stateDir)
+	case err != nil:
+		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		return nil, fmt.Errorf("control socket in %s: answered %s", stateDir, resp.Status)
+	}
+	return body, nil
+}

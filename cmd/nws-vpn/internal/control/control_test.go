@@ -1,0 +1,70 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fake struct{ down chan struct{} }
+
+func (f *fake) Status() any { return map[string]int{"schema": 1} }
+func (f *fake) Down()       { close(f.down) }
+
+func TestStatusAndDown(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	f := &fake{make(chan struct{})}
+	s, err := Listen(dir, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, socketName): 0o600} {
+		fi, err := os.Stat(path)
+		if err != nil || fi.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, %v; want %v", path, fi.Mode().Perm(), err, want)
+		}
+	}
+	got, err := Status(context.Background(), dir)
+	if err != nil || string(got) != "{\"schema\":1}\n" {
+		t.Errorf("Status = %q, %v", got, err)
+	}
+	if err := Down(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	<-f.down
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := Status(context.Background(), dir); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("after Close: %v, want ErrNotRunning", err)
+	}
+}
+
+func TestSocketOfADeadProgramIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, socketName)
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	if _, err := Status(context.Background(), dir); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("dead socket: %v, want ErrNotRunning", err)
+	}
+	s, err := Listen(dir, &fake{make(chan struct{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := Status(context.Background(), dir); err != nil {
+		t.Error(err)
+	}
+}
