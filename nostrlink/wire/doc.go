@@ -1,0 +1,52 @@
+// Package wire is the protocol as bytes: the JSON messages of NWS, the three
+// messages this project adds to them (HELLO, WELCOME, REFUSED), the binary
+// packets and frames of a session, and the codes with which either end says
+// why something ended. It holds no state, does no I/O and knows neither keys
+// nor time; every format is an Append/Parse pair, every length is bounded, and
+// nothing a peer sends makes it panic.
+//
+// # Which of the two
+//
+// The plaintext of a kind 28333 event is a JSON message when its first byte is
+// '{' and a session packet when its first byte is [Magic].
+//
+// # Packet
+//
+//	 0        1        2        3                 19        19+n
+//	+--------+--------+--------+------ 16 --------+--- n ---+----------------+
+//	| 0xD7   | 0x01   | flags  | session id       | number  | frames …       |
+//	| magic  | version|0000000D|                  | varint  | to the end     |
+//	+--------+--------+--------+------------------+---------+----------------+
+//
+// D is the direction: 0 from the end that dialed the session, 1 from the end
+// that listened. The other flag bits are zero; a receiver refuses them. Every
+// number below is a variable-length integer of RFC 9000, section 16 ("varint"),
+// in its shortest form: a receiver refuses a longer one, so that a frame has
+// exactly one encoding.
+//
+// # Frames
+//
+//	0x01 ACK       largest, delay (µs), count, first, count × (gap, length)
+//	0x02 OPEN      stream id, uuid (16), network (1), window, len, destination, len, data
+//	0x03 OPENED    stream id, window
+//	0x04 DATA      stream id, offset, len, data
+//	0x05 DATA+FIN  stream id, offset, len, data
+//	0x06 MAX_DATA  stream id (0: the whole session), limit
+//	0x07 RESET     stream id, code, len, text
+//	0x08 STOP      stream id, code
+//	0x09 DATAGRAM  stream id, len, data
+//	0x0a PING
+//	0x0b CLOSE     code, len, text
+//
+// An ACK names ranges of packet numbers, newest first, as RFC 9000 section
+// 19.3.1 does: the first range is largest-first … largest, each further one
+// ends gap+2 below the smallest number before it and holds length+1 numbers.
+// It has at most [MaxAckRanges] ranges in all.
+//
+// The stream id is chosen by the dialer, counts up from 1 and is never used
+// twice in a session; the uuid is the stream's NWS key. A datagram flow is a
+// stream whose network is "udp": it has OPEN, OPENED, DATAGRAM and RESET.
+// MAX_DATA, and the windows of OPEN and OPENED, are absolute: how many bytes of
+// the stream (or of all streams together) the sender of the frame is ready to
+// take since the beginning.
+package wire
