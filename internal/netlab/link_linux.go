@@ -1,0 +1,111 @@
+package netlab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// An End is one end of a link: an interface of a host with its addresses.
+type End struct {
+	Host      *Host
+	Device    string
+	Addresses []string // with prefix length, IPv4 and IPv6
+}
+
+// Port is short for an End.
+func Port(h *Host, device string, addresses ...string) End {
+	return End{Host: h, Device: device, Addresses: addresses}
+}
+
+// Link joins two hosts by a veth pair and sets both ends up. Addresses are
+// usable when it returns: there is no duplicate address detection.
+func (l *Lab) Link(a, b End) error {
+	err := a.Host.Do(func() error {
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: a.Device},
+			PeerName:      b.Device,
+			PeerNamespace: netlink.NsFd(b.Host.ns.net.Fd()),
+		})
+	})
+	if err == nil {
+		err = a.configure()
+	}
+	if err == nil {
+		err = b.configure()
+	}
+	if err != nil {
+		return fmt.Errorf("netlab: link %s %s to %s %s: %w", a.Host.name, a.Device, b.Host.name, b.Device, err)
+	}
+	return nil
+}
+
+func (e End) configure() error {
+	return e.Host.Do(func() error {
+		link, err := netlink.LinkByName(e.Device)
+		if err != nil {
+			return err
+		}
+		for _, text := range e.Addresses {
+			addr, err := netlink.ParseAddr(text)
+			if err != nil {
+				return err
+			}
+			if addr.IP.To4() == nil {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			if err := netlink.AddrAdd(link, addr); err != nil {
+				return fmt.Errorf("address %s: %w", text, err)
+			}
+		}
+		return netlink.LinkSetUp(link)
+	})
+}
+
+// Route adds a route to dst ("0.0.0.0/0" and "::/0" are the defaults) by way
+// of the neighbour via.
+func (h *Host) Route(dst, via string) error {
+	prefix, err := netip.ParsePrefix(dst)
+	if err != nil {
+		return fmt.Errorf("netlab: route on %s: %w", h.name, err)
+	}
+	route := &netlink.Route{
+		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+		Gw:  net.ParseIP(via),
+	}
+	if err := h.Do(func() error { return netlink.RouteAdd(route) }); err != nil {
+		return fmt.Errorf("netlab: route on %s to %s via %s: %w", h.name, dst, via, err)
+	}
+	return nil
+}
+
+// Forward makes the host a router, for IPv4 and IPv6.
+func (h *Host) Forward() error {
+	for _, path := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		if err := h.Sysctl(path, "1"); err != nil {
+			return fmt.Errorf("netlab: make %s a router: %w", h.name, err)
+		}
+	}
+	return nil
+}
+
+// SetLink sets an interface up or down, as pulling its cable would.
+func (h *Host) SetLink(device string, up bool) error {
+	err := h.Do(func() error {
+		link, err := netlink.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		if up {
+			return netlink.LinkSetUp(link)
+		}
+		return netlink.LinkSetDown(link)
+	})
+	if err != nil {
+		return fmt.Errorf("netlab: set %s of %s: %w", device, h.name, err)
+	}
+	return nil
+}
