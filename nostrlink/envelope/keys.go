@@ -1,0 +1,183 @@
+package envelope
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/nbd-wtf/go-nostr/nip19"
+)
+
+var (
+	errNoKey     = errors.New("envelope: no secret key given")
+	errNotAKey   = errors.New("envelope: not a secret key: want 64 hex digits or nsec1…")
+	errNotMarshl = errors.New("envelope: a secret key is never marshalled; use NSec on purpose")
+	errOffCurve  = errors.New("envelope: not a public key: no point of the curve has this x coordinate")
+)
+
+// SecretKey is a Nostr secret key together with its public key. The zero value
+// holds none. Copies share the key, so that [SecretKey.Wipe] reaches them all.
+//
+// The key lies behind a pointer: whatever prints, logs or marshals a SecretKey,
+// or a struct that holds one, sees no byte of it. Only NSec gives it out.
+type SecretKey struct{ k *secret }
+
+type secret struct {
+	d   secp256k1.ModNScalar // as generated or parsed
+	pub PublicKey            // x coordinate of d·G
+	odd bool                 // d·G has an odd y, so BIP-340 signs with -d
+}
+
+// GenerateSecretKey makes a new random key. Its error is always nil today:
+// crypto/rand ends the process rather than giving bad randomness.
+func GenerateSecretKey() (SecretKey, error) {
+	var b [32]byte
+	defer clear(b[:])
+	for {
+		rand.Read(b[:])
+		if sk, err := newSecretKey(&b); err == nil {
+			return sk, nil
+		}
+	}
+}
+
+// ParseSecretKey reads 64 hex digits or an nsec (NIP-19). Its errors never
+// quote the input.
+func ParseSecretKey(s string) (SecretKey, error) {
+	if strings.HasPrefix(s, "nsec1") {
+		_, v, err := nip19.Decode(s)
+		if err != nil {
+			return SecretKey{}, errors.New("envelope: not a valid nsec: mistyped or cut short")
+		}
+		s, _ = v.(string)
+	}
+	var b [32]byte
+	defer clear(b[:])
+	if len(s) != 64 {
+		return SecretKey{}, errNotAKey
+	}
+	if _, err := hex.Decode(b[:], []byte(s)); err != nil {
+		return SecretKey{}, errNotAKey
+	}
+	return newSecretKey(&b)
+}
+
+func newSecretKey(b *[32]byte) (SecretKey, error) {
+	k := new(secret)
+	if overflow := k.d.SetBytes(b); overflow != 0 || k.d.IsZero() {
+		return SecretKey{}, errors.New("envelope: not a secret key: zero or not below the group order")
+	}
+	var p secp256k1.JacobianPoint
+	secp256k1.ScalarBaseMultNonConst(&k.d, &p)
+	p.ToAffine()
+	p.X.PutBytes((*[32]byte)(&k.pub))
+	k.odd = p.Y.IsOdd()
+	return SecretKey{k}, nil
+}
+
+// Public returns the key that belongs to sk, all zeros when sk holds none.
+func (sk SecretKey) Public() PublicKey {
+	if sk.k == nil {
+		return PublicKey{}
+	}
+	return sk.k.pub
+}
+
+// IsZero reports whether sk holds no key.
+func (sk SecretKey) IsZero() bool { return sk.k == nil || sk.k.d.IsZero() }
+
+// NSec gives the key out in NIP-19's form, for a key file. It is empty when sk
+// holds none.
+func (sk SecretKey) NSec() string {
+	if sk.IsZero() {
+		return ""
+	}
+	b := sk.k.d.Bytes()
+	defer clear(b[:])
+	s, err := nip19.EncodePrivateKey(hex.EncodeToString(b[:]))
+	if err != nil {
+		return ""
+	}
+	return s
+}
+
+// Wipe overwrites the key in memory, in every copy of sk.
+func (sk SecretKey) Wipe() {
+	if sk.k != nil {
+		sk.k.d.Zero()
+	}
+}
+
+// String returns a placeholder.
+func (SecretKey) String() string { return "[secret]" }
+
+// GoString returns a placeholder.
+func (SecretKey) GoString() string { return "[secret]" }
+
+// LogValue returns a placeholder.
+func (SecretKey) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// MarshalText always fails.
+func (SecretKey) MarshalText() ([]byte, error) { return nil, errNotMarshl }
+
+// PublicKey is the x coordinate of a point on secp256k1 (BIP-340). Not every
+// value is one: [PublicKey.Check] tells.
+type PublicKey [32]byte
+
+// ParsePublicKey reads 64 hex digits or an npub (NIP-19) and checks that it is
+// the x coordinate of a point.
+func ParsePublicKey(s string) (PublicKey, error) {
+	var pk PublicKey
+	if strings.HasPrefix(s, "npub1") {
+		_, v, err := nip19.Decode(s)
+		if err != nil {
+			return pk, fmt.Errorf("envelope: npub: %w", err)
+		}
+		s, _ = v.(string)
+	}
+	if len(s) != 64 {
+		return pk, errors.New("envelope: not a public key: want 64 hex digits or npub1…")
+	}
+	if _, err := hex.Decode(pk[:], []byte(s)); err != nil {
+		return PublicKey{}, fmt.Errorf("envelope: public key: %w", err)
+	}
+	if err := pk.Check(); err != nil {
+		return PublicKey{}, err
+	}
+	return pk, nil
+}
+
+// Check returns an error unless pk is the x coordinate of a point.
+func (pk PublicKey) Check() error {
+	var p secp256k1.JacobianPoint
+	return pk.lift(&p)
+}
+
+// lift sets p to the point with x coordinate pk and an even y (BIP-340's lift_x).
+func (pk *PublicKey) lift(p *secp256k1.JacobianPoint) error {
+	if p.X.SetBytes((*[32]byte)(pk)) != 0 || !secp256k1.DecompressY(&p.X, false, &p.Y) {
+		return errOffCurve
+	}
+	p.Y.Normalize()
+	p.Z.SetInt(1)
+	return nil
+}
+
+// Hex returns the key in hexadecimal, as events carry it.
+func (pk PublicKey) Hex() string { return hex.EncodeToString(pk[:]) }
+
+// NPub returns the key in NIP-19's form.
+func (pk PublicKey) NPub() string {
+	s, err := nip19.EncodePublicKey(pk.Hex())
+	if err != nil {
+		return pk.Hex()
+	}
+	return s
+}
+
+// String returns the npub.
+func (pk PublicKey) String() string { return pk.NPub() }
