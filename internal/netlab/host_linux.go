@@ -19,7 +19,8 @@ type Host struct {
 	// keeper runs functions on the thread that made the namespaces. It starts
 	// the host's commands, because they are to die when it ends.
 	keeper chan func()
-	ended  chan struct{} // closed when the keeper is gone
+	stop   chan struct{} // closed to end the keeper
+	ended  chan struct{} // closed when it is gone
 
 	closing sync.Once
 }
@@ -28,17 +29,22 @@ type Host struct {
 func (h *Host) Name() string { return h.name }
 
 func newHost(name string) (*Host, error) {
-	h := &Host{name: name, keeper: make(chan func()), ended: make(chan struct{})}
+	h := &Host{name: name, keeper: make(chan func()), stop: make(chan struct{}), ended: make(chan struct{})}
 	ready := make(chan error, 1)
 	onThread(func() {
 		defer close(h.ended)
 		guarded(h.setUp, func(err error) { ready <- err })
-		for f := range h.keeper {
-			f()
+		for {
+			select {
+			case f := <-h.keeper:
+				f()
+			case <-h.stop:
+				return
+			}
 		}
 	})
 	if err := <-ready; err != nil {
-		close(h.keeper)
+		close(h.stop)
 		<-h.ended
 		return nil, err
 	}
@@ -53,6 +59,9 @@ func (h *Host) setUp() error {
 	if err := privateFiles(h.name); err != nil {
 		return err
 	}
+	if err := skipAddressDetection(); err != nil {
+		return err
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find the loopback: %w", err)
@@ -62,6 +71,18 @@ func (h *Host) setUp() error {
 	}
 	h.ns, err = currentNamespaces()
 	return err
+}
+
+// skipAddressDetection makes IPv6 addresses usable at once, the link-local ones
+// too: nobody here has the same, and the wait would be a second per link.
+func skipAddressDetection() error {
+	for _, which := range []string{"all", "default"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/accept_dad", []byte("0"), 0o644)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("turn off duplicate address detection: %w", err)
+		}
+	}
+	return nil
 }
 
 // Do runs f on a thread inside the host and returns its error. Sockets that f
@@ -115,7 +136,7 @@ func (h *Host) close() error {
 	var err error
 	h.closing.Do(func() {
 		err = h.killAll()
-		close(h.keeper)
+		close(h.stop)
 		<-h.ended
 		h.ns.close()
 	})
