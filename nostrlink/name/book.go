@@ -1,0 +1,70 @@
+package name
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Book holds the user's petnames: the key is one lower-case label, without
+// ".nostr". Read-only once it is in use; a nil Book is empty. NewBook makes one
+// whose labels are usable.
+type Book map[string]Name
+
+// NewBook reads the petnames of a configuration: label to any spelling that
+// Parse accepts. The same label twice, in two cases, is an error.
+func NewBook(entries map[string]string) (Book, error) {
+	b := make(Book, len(entries))
+	for pet, text := range entries {
+		label := strings.ToLower(pet)
+		if err := checkPetname(label); err != nil {
+			return nil, fmt.Errorf("name: petname %q: %w", pet, err)
+		}
+		if _, twice := b[label]; twice {
+			return nil, fmt.Errorf("name: petname %q is given twice, in another case", pet)
+		}
+		n, err := Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("name: petname %q: %w", pet, err)
+		}
+		b[label] = n
+	}
+	return b, nil
+}
+
+// Lookup returns what host names: by its own key, or by a petname. host ends in
+// .nostr; the dot of the root and upper case are fine.
+func (b Book) Lookup(host string) (Name, error) {
+	n, err := ParseHost(host)
+	if err == nil {
+		return n, nil
+	}
+	label, ok := strings.CutSuffix(normal(host), "."+tld)
+	if !ok || strings.Contains(label, ".") {
+		return Name{}, err
+	}
+	if n, known := b[label]; known {
+		return n, nil
+	}
+	return Name{}, fmt.Errorf("%w; nor is it a petname of the configuration", err)
+}
+
+// checkPetname admits host-name labels (RFC 1123) that cannot be mistaken for a
+// key: nobody may give a key's own name another meaning.
+func checkPetname(label string) error {
+	if label == "" || len(label) > maxLabel {
+		return fmt.Errorf("a label has 1 to %d characters, not %d", maxLabel, len(label))
+	}
+	for _, c := range []byte(label) {
+		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
+			return errors.New("only letters a-z, digits and hyphens are allowed")
+		}
+	}
+	if label[0] == '-' || label[len(label)-1] == '-' {
+		return errors.New("a hyphen may be neither first nor last")
+	}
+	if _, err := ParseHost(label + "." + tld); err == nil || strings.HasPrefix(label, "npub1") {
+		return errors.New("looks like a key")
+	}
+	return nil
+}
