@@ -31,11 +31,12 @@ func (l *Lab) Link(a, b End) error {
 			PeerNamespace: netlink.NsFd(b.Host.ns.net.Fd()),
 		})
 	})
-	if err == nil {
-		err = a.configure()
-	}
-	if err == nil {
-		err = b.configure()
+	// Both ends up before any address: IPv6 leaves an address that came to a
+	// dead link unusable for a second or two.
+	for _, step := range []func() error{a.setUp, b.setUp, a.addAddresses, b.addAddresses} {
+		if err == nil {
+			err = step()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("netlab: link %s %s to %s %s: %w", a.Host.name, a.Device, b.Host.name, b.Device, err)
@@ -43,7 +44,9 @@ func (l *Lab) Link(a, b End) error {
 	return nil
 }
 
-func (e End) configure() error {
+func (e End) setUp() error { return e.Host.SetLink(e.Device, true) }
+
+func (e End) addAddresses() error {
 	return e.Host.Do(func() error {
 		link, err := netlink.LinkByName(e.Device)
 		if err != nil {
@@ -61,7 +64,7 @@ func (e End) configure() error {
 				return fmt.Errorf("address %s: %w", text, err)
 			}
 		}
-		return netlink.LinkSetUp(link)
+		return nil
 	})
 }
 
