@@ -1,0 +1,196 @@
+package exit
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Policy says which addresses strangers may reach through the exit. The zero
+// Policy is the strict one: public addresses only, and no mail.
+type Policy struct {
+	// AllowPrivate opens prefixes that are refused by default: private and
+	// other special ranges, and the exit's own addresses and networks.
+	// Unspecified, broadcast and multicast addresses stay refused.
+	AllowPrivate []netip.Prefix
+	// ClosedPorts are the ports that nobody may dial. nil stands for
+	// DefaultClosedPorts, an empty slice for none. Services of the exit's own
+	// name are not affected.
+	ClosedPorts []uint16
+}
+
+// DefaultClosedPorts returns the ports closed unless the operator opens them:
+// 25, since an open one makes the exit a source of spam within hours.
+func DefaultClosedPorts() []uint16 { return []uint16{25} }
+
+// special is a range that strangers do not reach.
+type special struct {
+	netip.Prefix
+	what  string
+	never bool // no opt-in
+}
+
+func ranges(never bool, pairs ...string) []special {
+	var s []special
+	for i := 0; i < len(pairs); i += 2 {
+		s = append(s, special{netip.MustParsePrefix(pairs[i]), pairs[i+1], never})
+	}
+	return s
+}
+
+// neverRanges are of no use to a dialler; the kernel takes the unspecified
+// addresses for the machine itself. specialRanges follow IANA's registries of
+// special-purpose addresses (RFC 6890), plus the one metadata service that
+// sits on a public address. Whatever IPv6 address lies outside 2000::/3 needs
+// no entry: none of that is global unicast. Both are never written to.
+var (
+	neverRanges = ranges(true,
+		"0.0.0.0/8", "an address of this host",
+		"255.255.255.255/32", "the broadcast address",
+		"224.0.0.0/4", "a multicast address",
+		"::/128", "the unspecified address",
+		"ff00::/8", "a multicast address",
+	)
+	specialRanges = ranges(false,
+		"10.0.0.0/8", "a private address",
+		"100.64.0.0/10", "a carrier's internal address",
+		"127.0.0.0/8", "a loopback address",
+		"168.63.129.16/32", "a metadata service",
+		"169.254.0.0/16", "a link-local address",
+		"172.16.0.0/12", "a private address",
+		"192.0.0.0/24", "a protocol assignment",
+		"192.0.2.0/24", "a documentation address",
+		"192.88.99.0/24", "a 6to4 relay",
+		"192.168.0.0/16", "a private address",
+		"198.18.0.0/15", "a benchmarking address",
+		"198.51.100.0/24", "a documentation address",
+		"203.0.113.0/24", "a documentation address",
+		"240.0.0.0/4", "a reserved address",
+		"::1/128", "a loopback address",
+		"64:ff9b:1::/48", "a local translation address",
+		"fc00::/7", "a private address",
+		"fe80::/10", "a link-local address",
+		"2001::/23", "a protocol assignment",
+		"2001:db8::/32", "a documentation address",
+		"3fff::/20", "a documentation address",
+	)
+	globalUnicast = netip.MustParsePrefix("2000::/3")
+	nat64         = netip.MustParsePrefix("64:ff9b::/96")
+	sixToFour     = netip.MustParsePrefix("2002::/16")
+)
+
+// hiddenIn returns the IPv4 address that a translator or tunnel on the way
+// would take out of a: NAT64 (RFC 6052), 6to4 (RFC 3056), ISATAP (RFC 5214).
+// The other embeddings lie in ranges that are refused as a whole.
+func hiddenIn(a netip.Addr) (hidden netip.Addr, ok bool) {
+	if !a.Is6() {
+		return hidden, false
+	}
+	b := a.As16()
+	switch {
+	case nat64.Contains(a), b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe:
+		return netip.AddrFrom4([4]byte(b[12:16])), true
+	case sixToFour.Contains(a):
+		return netip.AddrFrom4([4]byte(b[2:6])), true
+	}
+	return hidden, false
+}
+
+// gate applies a Policy. It is safe for concurrent use.
+type gate struct {
+	allowed []netip.Prefix
+	closed  []uint16
+	local   *localNets
+}
+
+func newGate(p Policy, local *localNets) (*gate, error) {
+	g := &gate{closed: p.ClosedPorts, local: local}
+	if g.closed == nil {
+		g.closed = DefaultClosedPorts()
+	}
+	for _, prefix := range p.AllowPrivate {
+		if !prefix.IsValid() {
+			return nil, fmt.Errorf("exit: allow_private: not a prefix: %v", prefix)
+		}
+		if a := prefix.Addr(); a.Is4In6() {
+			if prefix.Bits() < 96 {
+				return nil, fmt.Errorf("exit: allow_private: %v covers IPv4 in disguise: write it as IPv4", prefix)
+			}
+			prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
+		}
+		g.allowed = append(g.allowed, prefix.Masked())
+	}
+	return g, nil
+}
+
+// checkPort refuses closed ports.
+func (g *gate) checkPort(port uint16) error {
+	if slices.Contains(g.closed, port) {
+		return refuse(ReasonPort, "port %d is closed at this exit", port)
+	}
+	return nil
+}
+
+// checkAddr refuses every address that is not for strangers, with a *Refusal.
+func (g *gate) checkAddr(a netip.Addr) error {
+	if !a.IsValid() || a.Zone() != "" {
+		return refuse(ReasonMalformed, "not an address that can be reached from here")
+	}
+	a = a.Unmap()
+	if s := find(neverRanges, a); s != nil {
+		return refuse(ReasonSpecial, "%v is %s", a, s.what)
+	}
+	// Before the opt-in: who opens a translator's prefix has not opened
+	// what lies behind it.
+	if hidden, ok := hiddenIn(a); ok {
+		if err := g.checkAddr(hidden); err != nil {
+			return refuse(reasonOf(err), "%v is another way to write %v, which this exit does not reach", a, hidden)
+		}
+	}
+	if containedIn(g.allowed, a) {
+		return nil
+	}
+	if s := find(specialRanges, a); s != nil {
+		return refuse(ReasonSpecial, "%v is %s, which this exit does not reach", a, s.what)
+	}
+	if a.Is6() && !globalUnicast.Contains(a) && !nat64.Contains(a) {
+		return refuse(ReasonSpecial, "%v is not a global address", a)
+	}
+	if g.local.contains(a) {
+		return refuse(ReasonLocal, "%v belongs to the exit's own network", a)
+	}
+	return nil
+}
+
+// checkAll judges the addresses of one name: one bad address spoils them all,
+// as nobody needs a name that is public and private at once, save those who
+// would have the exit connect to the wrong one.
+func (g *gate) checkAll(addrs []netip.Addr) error {
+	var first error
+	bad := 0
+	for _, a := range addrs {
+		if err := g.checkAddr(a); err != nil {
+			bad++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if bad > 0 && bad < len(addrs) {
+		return refuse(ReasonMixed, "the name has both public and special addresses, so none of them is used")
+	}
+	return first
+}
+
+func find(in []special, a netip.Addr) *special {
+	for i := range in {
+		if in[i].Contains(a) {
+			return &in[i]
+		}
+	}
+	return nil
+}
+
+func containedIn(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}

@@ -1,0 +1,107 @@
+package exit
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// Reason says why a request was not served. There are few of them, so that
+// they can label a metric.
+type Reason uint8
+
+// The reasons.
+const (
+	ReasonMalformed    Reason = iota // the destination is neither a name nor an address
+	ReasonSpecial                    // an address that is not public, disguised or not
+	ReasonLocal                      // one of the exit's own addresses or networks
+	ReasonMixed                      // a name with addresses of both kinds
+	ReasonPort                       // a closed port
+	ReasonNoService                  // nothing behind that port of the exit's own name
+	ReasonOtherExit                  // the name of another exit
+	ReasonNameNotFound               // the name does not exist or has no address
+	ReasonResolver                   // the exit's name servers did not answer
+	ReasonRefused                    // the destination refused the connection
+	ReasonUnreachable                // no way there
+	ReasonTimedOut                   // no answer in time
+	ReasonFailed                     // any other failure to connect
+	ReasonBusy                       // a limit of the exit is reached
+	ReasonNetwork                    // a network the exit does not know
+	reasons
+)
+
+var reasonTable = [reasons]struct {
+	name string
+	code wire.Code
+}{
+	ReasonMalformed:    {"malformed", wire.CodeDenied},
+	ReasonSpecial:      {"special_address", wire.CodeDenied},
+	ReasonLocal:        {"local_address", wire.CodeDenied},
+	ReasonMixed:        {"mixed_answer", wire.CodeDenied},
+	ReasonPort:         {"closed_port", wire.CodeDenied},
+	ReasonNoService:    {"no_service", wire.CodeRefused},
+	ReasonOtherExit:    {"other_exit", wire.CodeDenied},
+	ReasonNameNotFound: {"name_not_found", wire.CodeNameNotFound},
+	ReasonResolver:     {"resolver", wire.CodeHostUnreachable},
+	ReasonRefused:      {"refused", wire.CodeRefused},
+	ReasonUnreachable:  {"unreachable", wire.CodeHostUnreachable},
+	ReasonTimedOut:     {"timed_out", wire.CodeTimedOut},
+	ReasonFailed:       {"failed", wire.CodeInternal},
+	ReasonBusy:         {"busy", wire.CodeBusy},
+	ReasonNetwork:      {"unknown_network", wire.CodeUnsupported},
+}
+
+// String gives the reason as one lower-case word for logs and metrics.
+func (r Reason) String() string {
+	if r < reasons {
+		return reasonTable[r].name
+	}
+	return "unknown"
+}
+
+// Refusal is why a request was not served. It unwraps to the *wire.Error that
+// the other end is told, and through that to the errno its application sees.
+type Refusal struct {
+	Reason Reason
+	told   *wire.Error
+}
+
+func (r *Refusal) Error() string { return "exit: " + r.told.Text }
+
+// Unwrap returns what the other end is told.
+func (r *Refusal) Unwrap() error { return r.told }
+
+func refuse(reason Reason, format string, args ...any) *Refusal {
+	return &Refusal{reason, &wire.Error{Code: reasonTable[reason].code, Text: fmt.Sprintf(format, args...)}}
+}
+
+// refuseDial turns the failure to reach what into a refusal, if it is not one
+// already. The text of err itself stays here: it may hold addresses of the
+// exit.
+func refuseDial(what string, err error) *Refusal {
+	if r := (*Refusal)(nil); errors.As(err, &r) {
+		return r
+	}
+	code := wire.CodeOf(err)
+	reason := ReasonFailed
+	switch code {
+	case wire.CodeRefused, wire.CodeReset:
+		reason = ReasonRefused
+	case wire.CodeHostUnreachable, wire.CodeNetUnreachable:
+		reason = ReasonUnreachable
+	case wire.CodeTimedOut:
+		reason = ReasonTimedOut
+	case wire.CodeBusy:
+		return refuse(ReasonBusy, "the exit has no sockets left: try again later")
+	}
+	return &Refusal{reason, &wire.Error{Code: code, Text: what + ": " + code.String()}}
+}
+
+// reasonOf returns the reason of a refusal, ReasonFailed for another error.
+func reasonOf(err error) Reason {
+	if r := (*Refusal)(nil); errors.As(err, &r) {
+		return r.Reason
+	}
+	return ReasonFailed
+}

@@ -1,0 +1,222 @@
+package exit
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/internal/splice"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// Request is a flow that somebody at the other end wants. Exactly one of
+// Accept and Reject is called, once.
+type Request interface {
+	// Network is "tcp", "udp" or "dns". A dns flow is a stream of queries to
+	// the exit's resolver, framed as DNS over TCP (RFC 7766).
+	Network() string
+	// Address is the destination, host:port. It is empty for dns.
+	Address() string
+	// Accept tells the other end that its destination is reached and returns
+	// the flow: a stream, or for udp one datagram per Read and Write.
+	Accept() (net.Conn, error)
+	// Reject tells the other end why not, by the code that wire.CodeOf finds.
+	Reject(err error)
+}
+
+// Config says how a Server works. Everything but Key may be left out.
+type Config struct {
+	// Key is the exit's own public key: names with it are its services.
+	Key [32]byte
+	// Policy says what strangers reach beyond them.
+	Policy Policy
+	// Services are what stands behind the ports of the exit's own name.
+	Services map[uint16]Target
+	// Nameservers resolve names; by default those of /etc/resolv.conf, which
+	// is followed when it changes.
+	Nameservers []netip.AddrPort
+	// MaxFlows bounds the flows open at a time; 0 stands for DefaultMaxFlows.
+	MaxFlows int
+	// MaxDials bounds how many of them are being dialled; 0 stands for
+	// DefaultMaxDials. Who finds it reached waits, at most DialTimeout.
+	MaxDials int
+	// DialTimeout bounds a dial, lookup included; 0 stands for
+	// DefaultDialTimeout.
+	DialTimeout time.Duration
+	// UDPIdle ends a udp flow in which no datagram passes for so long; 0
+	// stands for DefaultUDPIdle.
+	UDPIdle time.Duration
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// What zero in a Config stands for.
+const (
+	DefaultMaxFlows    = 4096
+	DefaultMaxDials    = 512
+	DefaultDialTimeout = 10 * time.Second
+	DefaultUDPIdle     = 2 * time.Minute // RFC 4787, REQ-5
+)
+
+// Server serves requests. It has no goroutines of its own: those of a request
+// end with its Handle.
+type Server struct {
+	key      [32]byte
+	gate     *gate
+	services map[uint16]*service
+	resolver *resolver
+
+	dialTimeout, udpIdle time.Duration
+	log                  *slog.Logger
+
+	flows   chan struct{} // a token per open flow
+	dials   chan struct{} // a token per dial
+	queries chan struct{} // a token per DNS query until its answer is written
+	counters
+}
+
+// New returns a Server. It fails on a Config that makes no sense, and when the
+// machine's own addresses cannot be read.
+func New(cfg Config) (*Server, error) {
+	s := &Server{
+		key:         cfg.Key,
+		services:    make(map[uint16]*service, len(cfg.Services)),
+		dialTimeout: cfg.DialTimeout,
+		udpIdle:     cfg.UDPIdle,
+		log:         cfg.Log,
+		queries:     make(chan struct{}, maxQueries),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.dialTimeout <= 0 {
+		s.dialTimeout = DefaultDialTimeout
+	}
+	if s.udpIdle <= 0 {
+		s.udpIdle = DefaultUDPIdle
+	}
+	s.flows = make(chan struct{}, orDefault(cfg.MaxFlows, DefaultMaxFlows))
+	s.dials = make(chan struct{}, orDefault(cfg.MaxDials, DefaultMaxDials))
+	local, err := newLocalNets(interfacePrefixes, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if s.gate, err = newGate(cfg.Policy, local); err != nil {
+		return nil, err
+	}
+	for port, target := range cfg.Services {
+		if port == 0 || target.Network != "tcp" && target.Network != "unix" {
+			return nil, fmt.Errorf("exit: service %d = %v: want a port from 1 to 65535 and a target made by ParseTarget", port, target)
+		}
+		s.services[port] = &service{Target: target}
+	}
+	servers := fixedServers(cfg.Nameservers)
+	if len(cfg.Nameservers) == 0 {
+		servers = (&resolvConf{path: resolvConfPath}).get
+	}
+	s.resolver = &resolver{servers: servers, try: tryTimeout}
+	return s, nil
+}
+
+func orDefault(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// Handle serves one request and returns when its flow has ended. The end of
+// ctx ends the flow. It is safe for concurrent use.
+func (s *Server) Handle(ctx context.Context, req Request) {
+	select {
+	case s.flows <- struct{}{}:
+		defer func() { <-s.flows }()
+	default:
+		s.reject(req, refuse(ReasonBusy, "the exit has too many flows open: try again later"))
+		return
+	}
+	switch network := req.Network(); network {
+	case "tcp", "udp":
+		s.forward(ctx, req)
+	case "dns":
+		s.serveDNS(ctx, req)
+	default:
+		s.reject(req, refuse(ReasonNetwork, "the exit does not know this network"))
+	}
+}
+
+// forward dials the request's destination and joins the two.
+func (s *Server) forward(ctx context.Context, req Request) {
+	out, err := s.reach(ctx, req.Network(), req.Address())
+	if err != nil {
+		s.reject(req, err)
+		return
+	}
+	in, err := req.Accept()
+	if err != nil { // the other end has given up meanwhile
+		splice.Abort(out, err)
+		return
+	}
+	gone := &wire.Error{Code: wire.CodeGoingAway, Text: "the exit ends the flow"}
+	stop := context.AfterFunc(ctx, func() {
+		splice.Abort(in, gone)
+		splice.Abort(out, gone)
+	})
+	defer stop()
+	var carried splice.Stats
+	if req.Network() == "udp" {
+		s.udpFlows.Add(1)
+		carried, err = relayDatagrams(in, out, s.udpIdle)
+	} else {
+		s.tcpFlows.Add(1)
+		carried, err = splice.Join(in, out)
+	}
+	s.sent.Add(carried.AToB)
+	s.received.Add(carried.BToA)
+	s.log.Debug("exit: flow ended", "network", req.Network(), "destination", req.Address(),
+		"sent", carried.AToB, "received", carried.BToA, "err", err)
+}
+
+// reach parses and dials address within the bounds on dials.
+func (s *Server) reach(ctx context.Context, network, address string) (net.Conn, error) {
+	d, err := parseDestination(address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.dialTimeout)
+	defer cancel()
+	select {
+	case s.dials <- struct{}{}:
+		defer func() { <-s.dials }()
+	case <-ctx.Done():
+		return nil, refuse(ReasonBusy, "the exit has too many connections to make: try again later")
+	}
+	return s.dial(ctx, network, d)
+}
+
+func (s *Server) reject(req Request, err error) {
+	reason := reasonOf(err)
+	s.refused[reason].Add(1)
+	s.log.Debug("exit: refused", "network", req.Network(), "destination", req.Address(), "reason", reason.String(), "err", err)
+	req.Reject(err)
+}
+
+// Stats returns what the Server has done since New.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		OpenFlows: len(s.flows), Dialling: len(s.dials),
+		TCPFlows: s.tcpFlows.Load(), UDPFlows: s.udpFlows.Load(), DNSFlows: s.dnsFlows.Load(),
+		Queries: s.asked.Load(), QueriesFailed: s.unanswered.Load(),
+		BytesSent: s.sent.Load(), BytesReceived: s.received.Load(),
+		Refused: make(map[Reason]int64),
+	}
+	for r := range reasons {
+		if n := s.refused[r].Load(); n > 0 {
+			st.Refused[r] = n
+		}
+	}
+	return st
+}
