@@ -24,7 +24,7 @@ func (w *World) serve() error {
 		return err
 	}
 	if w.Beyond, err = w.serveDNS(w.Internet, Zone{
-		WebName:               {Addresses: addresses(WebIP, WebIP6), Text: []string{"a text that only this resolver has"}},
+		WebName:               {Addresses: addresses(WebIP, WebIP6), Text: []string{WebText}},
 		"v4.beyond.example":   {Addresses: addresses(WebIP)},
 		"v6.beyond.example":   {Addresses: addresses(WebIP6)},
 		"long.beyond.example": {Text: longText()},

@@ -21,6 +21,7 @@ const (
 	DNSIP, DNSIP6       = "203.0.113.53", "2001:db8:80::53"
 	WebName             = "www.beyond.example" // only the exit's resolver knows it
 	UnroutedIP          = "198.51.100.1"       // the router answers: network unreachable
+	WebText             = "a text that only this resolver has"
 	UplinkResolvConf    = "# given by the client's network\nnameserver " + RouterIP + "\n"
 )
 
@@ -34,6 +35,13 @@ const (
 	PortReset   = "2323" // TCP: resets the connection after the first byte
 	PortDNS     = "53"
 	PortDNS2    = "5353" // on DNSIP: the same resolver where nothing intercepts it
+)
+
+// The web service of the exit itself, which has no address that others reach:
+// where it listens in the exit, and who it says it is.
+const (
+	ServiceAddress = "127.0.0.1:8080"
+	ServiceText    = "the exit's own service"
 )
 
 // Banner is what PortBanner says.
