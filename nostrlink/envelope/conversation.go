@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/secp"
 )
 
 // ConversationKey is the secret two keys share (NIP-44 version 2). The zero
@@ -20,13 +20,10 @@ func Conversation(sk SecretKey, pk PublicKey) (ConversationKey, error) {
 	if sk.IsZero() {
 		return ConversationKey{}, errNoKey
 	}
-	var p, shared secp256k1.JacobianPoint
-	if err := pk.lift(&p); err != nil {
-		return ConversationKey{}, err
+	x, ok := secp.SharedX(&sk.k.d, (*[32]byte)(&pk))
+	if !ok {
+		return ConversationKey{}, errOffCurve
 	}
-	secp256k1.ScalarMultNonConst(&sk.k.d, &p, &shared)
-	shared.ToAffine()
-	x := shared.X.Bytes()
 	key, err := hkdf.Extract(sha256.New, x[:], []byte("nip44-v2"))
 	clear(x[:])
 	if err != nil {
@@ -73,4 +70,4 @@ func (ConversationKey) GoString() string { return "[secret]" }
 func (ConversationKey) LogValue() slog.Value { return slog.StringValue("[secret]") }
 
 // MarshalText always fails.
-func (ConversationKey) MarshalText() ([]byte, error) { return nil, errNotMarshl }
+func (ConversationKey) MarshalText() ([]byte, error) { return nil, errNotMarshalled }

@@ -8,15 +8,16 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/nbd-wtf/go-nostr/nip19"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/secp"
 )
 
 var (
-	errNoKey     = errors.New("envelope: no secret key given")
-	errNotAKey   = errors.New("envelope: not a secret key: want 64 hex digits or nsec1…")
-	errNotMarshl = errors.New("envelope: a secret key is never marshalled; use NSec on purpose")
-	errOffCurve  = errors.New("envelope: not a public key: no point of the curve has this x coordinate")
+	errNoKey         = errors.New("envelope: no secret key given")
+	errNotAKey       = errors.New("envelope: not a secret key: want 64 hex digits or nsec1…")
+	errNotMarshalled = errors.New("envelope: a secret key is never marshalled; use NSec on purpose")
+	errOffCurve      = errors.New("envelope: not a public key: no point of the curve has this x coordinate")
 )
 
 // SecretKey is a Nostr secret key together with its public key. The zero value
@@ -27,9 +28,9 @@ var (
 type SecretKey struct{ k *secret }
 
 type secret struct {
-	d   secp256k1.ModNScalar // as generated or parsed
-	pub PublicKey            // x coordinate of d·G
-	odd bool                 // d·G has an odd y, so BIP-340 signs with -d
+	d   secp.Scalar // as generated or parsed
+	pub PublicKey   // x coordinate of d·G
+	odd bool        // d·G has an odd y, so BIP-340 signs with -d
 }
 
 // GenerateSecretKey makes a new random key. Its error is always nil today:
@@ -71,11 +72,7 @@ func newSecretKey(b *[32]byte) (SecretKey, error) {
 	if overflow := k.d.SetBytes(b); overflow != 0 || k.d.IsZero() {
 		return SecretKey{}, errors.New("envelope: not a secret key: zero or not below the group order")
 	}
-	var p secp256k1.JacobianPoint
-	secp256k1.ScalarBaseMultNonConst(&k.d, &p)
-	p.ToAffine()
-	p.X.PutBytes((*[32]byte)(&k.pub))
-	k.odd = p.Y.IsOdd()
+	k.pub, k.odd = secp.PublicKey(&k.d)
 	return SecretKey{k}, nil
 }
 
@@ -122,7 +119,7 @@ func (SecretKey) GoString() string { return "[secret]" }
 func (SecretKey) LogValue() slog.Value { return slog.StringValue("[secret]") }
 
 // MarshalText always fails.
-func (SecretKey) MarshalText() ([]byte, error) { return nil, errNotMarshl }
+func (SecretKey) MarshalText() ([]byte, error) { return nil, errNotMarshalled }
 
 // PublicKey is the x coordinate of a point on secp256k1 (BIP-340). Not every
 // value is one: [PublicKey.Check] tells.
@@ -153,17 +150,9 @@ func ParsePublicKey(s string) (PublicKey, error) {
 
 // Check returns an error unless pk is the x coordinate of a point.
 func (pk PublicKey) Check() error {
-	var p secp256k1.JacobianPoint
-	return pk.lift(&p)
-}
-
-// lift sets p to the point with x coordinate pk and an even y (BIP-340's lift_x).
-func (pk *PublicKey) lift(p *secp256k1.JacobianPoint) error {
-	if p.X.SetBytes((*[32]byte)(pk)) != 0 || !secp256k1.DecompressY(&p.X, false, &p.Y) {
+	if !secp.OnCurve((*[32]byte)(&pk)) {
 		return errOffCurve
 	}
-	p.Y.Normalize()
-	p.Z.SetInt(1)
 	return nil
 }
 
