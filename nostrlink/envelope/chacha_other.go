@@ -8,13 +8,15 @@ import (
 	"golang.org/x/crypto/chacha20"
 )
 
-// xorKeyStream encrypts or decrypts data in place with ChaCha20 from block 0.
-// The 16 bytes of capacity behind data may be overwritten (amd64 does).
-func xorKeyStream(key *[32]byte, nonce *[12]byte, data []byte) error {
-	c, err := chacha20.NewUnauthenticatedCipher(key[:], nonce[:])
+// xor encrypts or decrypts, in place, what lies in payload between nonce and
+// MAC: with ChaCha20 from block 0. The MAC's bytes may be overwritten (amd64
+// does).
+func (k *messageKeys) xor(payload []byte) error {
+	c, err := chacha20.NewUnauthenticatedCipher(k.cipher[:], k.nonce[:])
 	if err != nil {
 		return fmt.Errorf("envelope: chacha20: %w", err)
 	}
-	c.XORKeyStream(data, data)
+	text := payload[payloadStart : len(payload)-macSize]
+	c.XORKeyStream(text, text)
 	return nil
 }

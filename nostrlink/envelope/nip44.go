@@ -74,7 +74,7 @@ func Open(dst, content []byte, key ConversationKey) ([]byte, error) {
 	if !hmac.Equal(mac[:], tag) {
 		return dst, errMAC
 	}
-	if err := xorKeyStream(&keys.cipher, &keys.nonce, padded); err != nil {
+	if err := keys.xor(payload); err != nil {
 		return dst, err
 	}
 	length := int(binary.BigEndian.Uint16(padded))
@@ -115,7 +115,7 @@ func encrypt(payload, plaintext []byte, key *[32]byte, nonce *[nonceSize]byte) e
 
 	var keys messageKeys
 	keys.derive(key, nonce)
-	if err := xorKeyStream(&keys.cipher, &keys.nonce, padded); err != nil {
+	if err := keys.xor(payload); err != nil {
 		return err
 	}
 	mac := keyedHash(&keys.mac, nonce[:], padded)
