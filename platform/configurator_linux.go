@@ -1,0 +1,199 @@
+package platform
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+)
+
+// configurator holds the lock of a state directory, and knows what it has
+// changed.
+type configurator struct {
+	env  *env
+	dir  string
+	log  *slog.Logger
+	boot string
+	ns   namespace
+
+	mu      sync.Mutex
+	lock    *os.File // nil when closed
+	applied []change // what the journal lists
+	notes   []string
+}
+
+// New takes the state directory, which keeps the journal and should outlive a
+// restart of the machine. It checks that a tunnel is possible here at all. What
+// a killed process has left in force stays in force until the first Set, which
+// takes over what it wants and undoes the rest.
+//
+// It fails with a *LockedError while another process has the directory.
+func New(stateDir string, log *slog.Logger) (Configurator, error) {
+	e := machineEnv()
+	if err := checkMachine(e); err != nil {
+		return nil, err
+	}
+	if err := openStateDir(stateDir); err != nil {
+		return nil, err
+	}
+	c, err := open(stateDir, log, e)
+	if err != nil {
+		return nil, err // not c: a nil pointer in an interface is not nil
+	}
+	return c, nil
+}
+
+// CleanUp undoes what the journal says a process that is gone has left. It does
+// nothing when there is nothing to undo, so it may run at any time, any number
+// of times. It fails with a *LockedError while a process has the directory.
+func CleanUp(stateDir string, log *slog.Logger) error { return cleanUp(stateDir, log, machineEnv()) }
+
+func cleanUp(stateDir string, log *slog.Logger, e *env) error {
+	if _, err := os.Stat(filepath.Join(stateDir, journalName)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if !hasNetAdmin() {
+		return errors.New("platform: repairing this machine's network needs CAP_NET_ADMIN: run as root")
+	}
+	if err := openStateDir(stateDir); err != nil {
+		return err
+	}
+	c, err := open(stateDir, log, e)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// open locks the directory and reads the journal.
+func open(dir string, log *slog.Logger, e *env) (*configurator, error) {
+	c := &configurator{env: e, dir: dir, log: log}
+	var err error
+	if c.boot, err = bootID(); err != nil {
+		return nil, err
+	}
+	if c.ns, err = threadNamespace(); err != nil {
+		return nil, err
+	}
+	if c.lock, err = lock(dir); err != nil {
+		return nil, err
+	}
+	if err := c.resume(); err != nil {
+		c.lock.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// resume finds what an earlier process has left.
+func (c *configurator) resume() error {
+	j, err := readJournal(c.dir)
+	if j == nil || err != nil {
+		return err
+	}
+	c.applied = j.Changes
+	if j.Boot == c.boot && j.Namespace.same(c.ns) {
+		c.log.Info("found what an earlier tunnel left", "changes", len(c.applied))
+		return c.save(slices.DeleteFunc(slices.Clone(c.applied), isGone))
+	}
+	if j.Boot == c.boot && j.Namespace.Inode != c.ns.Inode && j.Namespace.exists() {
+		return fmt.Errorf("platform: the journal in %s is about another network namespace, net:[%d], which still exists: run this there, or choose another state directory", c.dir, j.Namespace.Inode)
+	}
+	c.log.Info("found what a tunnel left before the machine was restarted, or in a namespace that is gone", "changes", len(c.applied))
+	var files []change
+	for _, ch := range c.applied {
+		if _, ok := ch.(*resolvChange); ok {
+			files = append(files, ch)
+		}
+	}
+	left, err := c.undoAll(files)
+	return errors.Join(err, c.save(left))
+}
+
+// isGone reports whether a change has gone with its device.
+func isGone(ch change) bool {
+	switch ch := ch.(type) {
+	case *linkChange:
+		return !isDevice(ch.Index, ch.Device)
+	case *addressChange:
+		return !isDevice(ch.Index, ch.Device)
+	case *routeChange:
+		return ch.Device != "" && !isDevice(ch.Index, ch.Device)
+	}
+	return false
+}
+
+func (c *configurator) Set(cfg Config) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lock == nil {
+		return errors.New("platform: set after close")
+	}
+	return c.set(cfg)
+}
+
+func (c *configurator) set(cfg Config) error {
+	if cfg.isZero() {
+		c.notes = nil
+		return c.reconcile(nil)
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	f, err := gather(c.env, cfg)
+	if err != nil {
+		return fmt.Errorf("platform: %w", err)
+	}
+	wanted, notes, err := plan(cfg, f, c.applied)
+	var overlap *OverlapError
+	if errors.As(err, &overlap) {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("platform: %w", err)
+	}
+	c.notes = notes
+	if err := c.reconcile(wanted); err != nil {
+		c.notes = nil
+		return err
+	}
+	for _, n := range c.notes {
+		c.log.Warn(n)
+	}
+	return nil
+}
+
+func (c *configurator) UplinkDNS() []netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var r *resolvChange
+	for _, ch := range c.applied {
+		if ch, ok := ch.(*resolvChange); ok {
+			r = ch
+		}
+	}
+	return uplinkServers(c.env, r)
+}
+
+func (c *configurator) Notes() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.notes)
+}
+
+func (c *configurator) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lock == nil {
+		return nil
+	}
+	err := c.set(Config{})
+	err = errors.Join(err, c.lock.Close())
+	c.lock = nil
+	return err
+}

@@ -1,0 +1,154 @@
+package platform
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// reconcile brings the machine from what is applied to what is wanted. At every
+// moment the journal lists at least what is in force.
+//
+//  1. The journal gets both.
+//  2. What is wanted and not in force is made, in order, then verified. If that
+//     fails, everything made here is undone and what was applied is made again.
+//  3. What is no longer wanted is undone, last first.
+//  4. The journal gets what is left.
+func (c *configurator) reconcile(wanted []change) error {
+	before := c.applied
+	if err := c.save(append(slices.Clone(wanted), missingFrom(wanted, before)...)); err != nil {
+		return err
+	}
+	done, err := c.applyAll(wanted)
+	if err != nil {
+		return errors.Join(err, c.rollBack(done, before))
+	}
+	stale := missingFrom(wanted, before)
+	left, err := c.undoAll(stale)
+	// What failed as optional was undone and is no longer wanted: it is in
+	// neither list. A journal that cannot be shortened lists too much, which
+	// does no harm; what matters is on it.
+	if serr := c.save(append(done, left...)); serr != nil && len(done)+len(left) > 0 {
+		c.log.Warn("the journal lists more than is in force", "err", serr)
+	} else {
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+// save makes list what the journal lists, unless it is already.
+func (c *configurator) save(list []change) error {
+	if slices.EqualFunc(list, c.applied, same) {
+		return nil
+	}
+	if err := c.env.step("before the journal"); err != nil {
+		return err
+	}
+	j := &journal{Version: journalVersion, Boot: c.boot, Namespace: c.ns, Changes: list}
+	if err := writeJournal(c.dir, j); err != nil {
+		return err
+	}
+	c.applied = list
+	return c.env.step("after the journal")
+}
+
+// applyAll makes what is not in force. It returns the changes that are now, and
+// on an error also those that may be.
+func (c *configurator) applyAll(wanted []change) ([]change, error) {
+	var done []change
+	for _, ch := range wanted {
+		err := c.applyOne(ch)
+		if opt, ok := ch.(optional); ok && err != nil {
+			c.addNote(opt, err)
+			if _, err = c.undoAll([]change{ch}); err == nil {
+				continue
+			}
+		}
+		done = append(done, ch)
+		if err != nil {
+			return done, fmt.Errorf("platform: %s: %w", ch, err)
+		}
+	}
+	return done, c.verify(done)
+}
+
+func (c *configurator) addNote(ch optional, err error) {
+	if note := ch.note(err); note != "" {
+		c.notes = append(c.notes, note)
+	}
+}
+
+// applyOne leaves what is in force alone. What it cannot look at, it makes.
+func (c *configurator) applyOne(ch change) error {
+	if ok, err := ch.inForce(c.env); err == nil && ok {
+		return nil
+	}
+	if err := c.env.step("before " + ch.String()); err != nil {
+		return err
+	}
+	c.log.Debug("change the machine", "do", ch.String())
+	if err := ch.apply(c.env); err != nil {
+		return err
+	}
+	return c.env.step("after " + ch.String())
+}
+
+// errChangedBack says that something that was in force no longer is.
+var errChangedBack = errors.New("another program has changed it back: take this setting out of its care")
+
+// verify looks at everything again: a change may have been made and taken back
+// by another program, or by a later change.
+func (c *configurator) verify(done []change) error {
+	if err := c.env.step("before verifying"); err != nil {
+		return err
+	}
+	for _, ch := range done {
+		ok, err := ch.inForce(c.env)
+		if err == nil && !ok {
+			err = errChangedBack
+		}
+		if opt, isOptional := ch.(optional); isOptional && err != nil {
+			c.addNote(opt, err)
+		} else if err != nil {
+			return fmt.Errorf("platform: verify %s: %w", ch, err)
+		}
+	}
+	return nil
+}
+
+// rollBack undoes what a failed reconcile made, and makes again what was there.
+// What was in force all the time is left alone.
+func (c *configurator) rollBack(done, before []change) error {
+	made := slices.DeleteFunc(slices.Clone(done), func(ch change) bool {
+		old := find(before, ch.String())
+		return old != nil && same(old, ch)
+	})
+	left, err := c.undoAll(made)
+	for _, ch := range before {
+		if aerr := c.applyOne(ch); aerr != nil {
+			err = errors.Join(err, fmt.Errorf("platform: make again: %s: %w", ch, aerr))
+		}
+	}
+	return errors.Join(err, c.save(append(slices.Clone(before), missingFrom(before, left)...)))
+}
+
+// undoAll undoes the last first. It goes on after an error, and returns the
+// changes that could not be undone.
+func (c *configurator) undoAll(list []change) (left []change, err error) {
+	for _, ch := range slices.Backward(list) {
+		uerr := c.env.step("before undoing " + ch.String())
+		if uerr == nil {
+			c.log.Debug("change the machine back", "undo", ch.String())
+			uerr = ch.undo(c.env)
+		}
+		if uerr == nil {
+			uerr = c.env.step("after undoing " + ch.String())
+		}
+		if uerr != nil {
+			left = append(left, ch)
+			err = errors.Join(err, fmt.Errorf("platform: undo %s: %w: put it right by hand or run `nws-vpn down` again", ch, uerr))
+		}
+	}
+	slices.Reverse(left)
+	return left, err
+}
