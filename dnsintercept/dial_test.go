@@ -1,0 +1,160 @@
+package dnsintercept
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/nws-vpn/nws-vpn/internal/splice"
+)
+
+// recorder is a dialer that notes what it is asked for.
+type recorder struct {
+	network, address string
+	conn             net.Conn
+	err              error
+}
+
+func (r *recorder) DialContext(_ context.Context, network, address string) (net.Conn, error) {
+	r.network, r.address = network, address
+	return r.conn, r.err
+}
+
+// plainConn counts how it ends; streamConn and copyConn can do more.
+type plainConn struct {
+	net.Conn
+	closed, aborted, halfClosed int
+}
+
+func (c *plainConn) Close() error { c.closed++; return nil }
+
+type streamConn struct{ plainConn }
+
+func (c *streamConn) CloseWrite() error { c.halfClosed++; return nil }
+
+type copyConn struct{ streamConn }
+
+func (c *copyConn) Abort(error)                        { c.aborted++ }
+func (c *copyConn) WriteTo(w io.Writer) (int64, error) { return 42, nil }
+
+// flows returns the connections that keep addr, or -1.
+func flows(i *Interceptor, addr netip.Addr) int {
+	i.pool.mu.Lock()
+	defer i.pool.mu.Unlock()
+	if e := i.pool.findLocked(addr); e != nil {
+		return e.flows
+	}
+	return -1
+}
+
+func TestDialPutsTheNameBack(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	relay := "etpjkbpf64p3ebhg5oo2sc9q6srjic0." + testKey
+	for host, want := range map[string]string{
+		testKey: testKey, testNPub + ".nostr": testKey, "blog.nostr": testKey, relay: relay,
+	} {
+		v4 := lookup(t, i, host)
+		v6 := netip.AddrFrom16(answer(t, i, ask{host: host, kind: dnsmessage.TypeAAAA}).Answers[0].Body.(*dnsmessage.AAAAResource).AAAA)
+		for _, addr := range []netip.Addr{v4, v6, netip.AddrFrom16(v4.As16())} {
+			for _, network := range []string{"tcp", "udp"} {
+				next := &recorder{conn: &plainConn{}}
+				conn, err := (&nameDialer{i, next}).DialContext(t.Context(), network, netip.AddrPortFrom(addr, 8443).String())
+				if err != nil || next.network != network || next.address != want+":8443" {
+					t.Fatalf("%s at %s: dialled %s %s, %v", host, addr, next.network, next.address, err)
+				}
+				if n := flows(i, addr); n != 1 {
+					t.Errorf("%d flows while the connection is open", n)
+				}
+				conn.Close()
+				conn.Close()
+				if n := flows(i, addr); n != 0 {
+					t.Errorf("%d flows when the connection is closed", n)
+				}
+			}
+		}
+	}
+}
+
+func TestDialRefusesUnknownFakes(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	// A petname that an earlier configuration had.
+	gone, _, err := i.pool.Address("gone.nostr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{
+		"198.18.7.7:80", "198.18.0.1:80", "198.18.0.2:853", "198.19.255.255:1", "[::ffff:198.18.7.7]:80",
+		"[fd6e:7773:7670:1::7777]:80", "[fd6e:7773:7670::2]:853", netip.AddrPortFrom(gone, 80).String(),
+	} {
+		next := &recorder{}
+		conn, err := (&nameDialer{i, next}).DialContext(t.Context(), "tcp", addr)
+		if conn != nil || !errors.Is(err, syscall.ECONNREFUSED) || next.network != "" {
+			t.Errorf("%s: %v, %v, dialled %q", addr, conn, err, next.address)
+		}
+	}
+	if n := flows(i, gone); n != 0 {
+		t.Errorf("%d flows left", n)
+	}
+}
+
+func TestDialLeavesOthersAlone(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	for _, addr := range []string{"1.1.1.1:53", "[2606:4700::1111]:443", "example.com:80", testKey + ":80", "[fe80::1%eth0]:1", "nonsense", ""} {
+		next := &recorder{conn: &plainConn{}}
+		conn, err := (&nameDialer{i, next}).DialContext(t.Context(), "udp", addr)
+		if err != nil || conn != next.conn || next.address != addr || next.network != "udp" {
+			t.Errorf("%q: dialled %s %q, %v", addr, next.network, next.address, err)
+		}
+	}
+}
+
+func TestDialThatFails(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	addr := lookup(t, i, "blog.nostr")
+	next := &recorder{err: syscall.EHOSTUNREACH}
+	_, err := (&nameDialer{i, next}).DialContext(t.Context(), "tcp", netip.AddrPortFrom(addr, 80).String())
+	if !errors.Is(err, syscall.EHOSTUNREACH) || flows(i, addr) != 0 {
+		t.Errorf("%v, %d flows", err, flows(i, addr))
+	}
+}
+
+func TestDialKeepsWhatTheConnectionCan(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	addr := lookup(t, i, "blog.nostr")
+	plain, stream, full := &plainConn{}, &streamConn{}, &copyConn{}
+	for _, tt := range []struct {
+		conn          net.Conn
+		state         *plainConn
+		half, writeTo bool
+	}{{plain, plain, false, false}, {stream, &stream.plainConn, true, false}, {full, &full.plainConn, true, true}} {
+		d := &nameDialer{i, &recorder{conn: tt.conn}}
+		conn, err := d.DialContext(t.Context(), "tcp", netip.AddrPortFrom(addr, 80).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		half, ok := conn.(splice.Conn)
+		if ok != tt.half {
+			t.Errorf("%T: half-close %v", tt.conn, ok)
+		} else if ok && (half.CloseWrite() != nil || tt.state.halfClosed != 1 || flows(i, addr) != 1) {
+			t.Errorf("%T: half-closed %d times, %d flows", tt.conn, tt.state.halfClosed, flows(i, addr))
+		}
+		w, ok := conn.(io.WriterTo)
+		if ok != tt.writeTo {
+			t.Errorf("%T: WriteTo %v", tt.conn, ok)
+		} else if ok {
+			if n, err := w.WriteTo(io.Discard); n != 42 || err != nil {
+				t.Errorf("WriteTo: %d, %v", n, err)
+			}
+		}
+		conn.(splice.Aborter).Abort(errors.New("reset"))
+		if tt.state.aborted+tt.state.closed != 1 || (tt.state.aborted == 1) != tt.writeTo || flows(i, addr) != 0 {
+			t.Errorf("%T: aborted %d, closed %d times, %d flows", tt.conn, tt.state.aborted, tt.state.closed, flows(i, addr))
+		}
+	}
+}
