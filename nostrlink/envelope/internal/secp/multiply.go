@@ -24,13 +24,17 @@ var baseTable = sync.OnceValue(func() *[64][8]affine {
 // oddMultiples returns p, 3p … (2n−1)p.
 func oddMultiples(p *jacobian, n int) []jacobian {
 	out := make([]jacobian, n)
-	out[0] = *p
+	fillMultiples(out, p)
+	return out
+}
+
+func fillMultiples(out []jacobian, p *jacobian) {
 	var twice jacobian
+	out[0] = *p
 	twice.double(p)
-	for i := 1; i < n; i++ {
+	for i := 1; i < len(out); i++ {
 		out[i].add(&out[i-1], &twice)
 	}
-	return out
 }
 
 // multiplyBase returns d·G without its time depending on d, which must not be

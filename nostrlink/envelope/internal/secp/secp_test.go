@@ -186,7 +186,7 @@ func TestSharedX(t *testing.T) {
 	}
 }
 
-func TestMultiplyTwo(t *testing.T) {
+func TestCombine(t *testing.T) {
 	ks := scalars(t, 200)
 	zero := Scalar{}
 	ks = append(ks, zero)
@@ -203,7 +203,18 @@ func TestMultiplyTwo(t *testing.T) {
 			d.SetInt(1)
 		}
 		p := multiplyBase(&d)
-		got := multiplyTwo(&s, &e, &p)
+		got := combine(&s, &e, &p)
+		x := p.x.bytes()
+		if p.y.odd() == 1 { // a Key is the point with the even y
+			e.Negate()
+		}
+		known := NewKey(&x).combine(&s, &e)
+		if p.y.odd() == 1 {
+			e.Negate()
+		}
+		if (got.z == (fe{})) != (known.z == (fe{})) || got.z != (fe{}) && got.toAffine() != known.toAffine() {
+			t.Fatalf("a known key's sum differs: s = %v, e = %v, d = %v", s, e, d)
+		}
 		var sum Scalar
 		sum.Mul2(&e, &d).Add(&s)
 		if sum.IsZero() {
@@ -214,7 +225,7 @@ func TestMultiplyTwo(t *testing.T) {
 		}
 		var want secp256k1.JacobianPoint
 		secp256k1.ScalarBaseMultNonConst(&sum, &want)
-		checkPoint(t, "multiplyTwo", &s, got.toAffine(), &want)
+		checkPoint(t, "combine", &s, got.toAffine(), &want)
 	}
 }
 
@@ -309,9 +320,13 @@ func TestVerifyRefuses(t *testing.T) {
 	var msg, aux [32]byte
 	var good [64]byte
 	Sign(&good, &d, &pub, odd, &msg, &aux)
+	known := NewKey(&pub)
 	check := func(name string, pub, msg [32]byte, sig [64]byte) {
 		if Verify(&pub, &msg, &sig) {
 			t.Errorf("%s: accepted", name)
+		}
+		if pub == known.pub && known.Verify(&msg, &sig) {
+			t.Errorf("%s: accepted for a known key", name)
 		}
 		if key, err := schnorr.ParsePubKey(pub[:]); err == nil {
 			if s, err := schnorr.ParseSignature(sig[:]); err == nil && s.Verify(msg[:], key) {
@@ -370,8 +385,12 @@ func TestVerifyNeedsEvenY(t *testing.T) {
 		var sig [64]byte
 		copy(sig[:32], x[:])
 		e.PutBytesUnchecked(sig[32:])
-		if got, want := Verify(&pub, &msg, &sig), r.y.odd() == 0; got != want {
+		want := r.y.odd() == 0
+		if got := Verify(&pub, &msg, &sig); got != want {
 			t.Errorf("k = %d: accepted %v, want %v", i, got, want)
+		}
+		if got := NewKey(&pub).Verify(&msg, &sig); got != want {
+			t.Errorf("k = %d: accepted for a known key %v, want %v", i, got, want)
 		}
 	}
 }
@@ -389,7 +408,7 @@ func TestVerifyInfinity(t *testing.T) {
 	e.Mul(&d)
 	var sig [64]byte
 	e.PutBytesUnchecked(sig[32:])
-	if Verify(&pub, &msg, &sig) {
+	if Verify(&pub, &msg, &sig) || NewKey(&pub).Verify(&msg, &sig) {
 		t.Error("accepted")
 	}
 }
@@ -400,9 +419,11 @@ func TestNoAllocations(t *testing.T) {
 	pub, odd := PublicKey(&d)
 	var msg, aux [32]byte
 	var sig [64]byte
+	known := NewKey(&pub)
 	if n := testing.AllocsPerRun(10, func() {
 		Sign(&sig, &d, &pub, odd, &msg, &aux)
 		Verify(&pub, &msg, &sig)
+		known.Verify(&msg, &sig)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -428,6 +449,9 @@ func FuzzVerify(f *testing.F) {
 		}
 		if got := Verify((*[32]byte)(pub), (*[32]byte)(msg), (*[64]byte)(sig)); got != want {
 			t.Errorf("Verify = %v, btcec %v", got, want)
+		}
+		if k := NewKey((*[32]byte)(pub)); k != nil && k.Verify((*[32]byte)(msg), (*[64]byte)(sig)) != want {
+			t.Errorf("a known key's Verify = %v, btcec %v", !want, want)
 		}
 	})
 }
@@ -482,6 +506,7 @@ func BenchmarkSchnorr(b *testing.B) {
 	pub, odd := PublicKey(&d)
 	var msg, aux [32]byte
 	var sig [64]byte
+	Sign(&sig, &d, &pub, odd, &msg, &aux)
 	b.Run("sign", func(b *testing.B) {
 		for b.Loop() {
 			Sign(&sig, &d, &pub, odd, &msg, &aux)
@@ -499,6 +524,19 @@ func BenchmarkSchnorr(b *testing.B) {
 			if !Verify(&pub, &msg, &sig) {
 				b.Fatal("refused")
 			}
+		}
+	})
+	b.Run("verify/known", func(b *testing.B) {
+		k := NewKey(&pub)
+		for b.Loop() {
+			if !k.Verify(&msg, &sig) {
+				b.Fatal("refused")
+			}
+		}
+	})
+	b.Run("newkey", func(b *testing.B) {
+		for b.Loop() {
+			NewKey(&pub)
 		}
 	})
 	b.Run("verify/btcec", func(b *testing.B) {

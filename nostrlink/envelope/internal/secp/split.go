@@ -76,3 +76,6 @@ func magnitude(x [3]uint64) (m [2]uint64, negative bool) {
 	}
 	return [2]uint64{x[0], x[1]}, negative
 }
+
+// beta is the cube root of one in the field that belongs to λ.
+var beta = fe{0xc1396c28719501ee, 0x9cf0497512f58995, 0x6e64479eac3434e9, 0x7ae96a2b657c0710}
