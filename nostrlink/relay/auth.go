@@ -1,0 +1,109 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// authenticator is the state of NIP-42 on one connection.
+type authenticator struct {
+	mu        sync.Mutex
+	challenge string // the newest, not yet answered
+	running   bool
+	err       error
+	done      chan struct{} // closed after the first attempt
+	ended     bool
+}
+
+func (a *authenticator) init() { a.done = make(chan struct{}) }
+
+// maxChallenge bounds what a relay may have signed.
+const maxChallenge = 1024
+
+// challenged starts to answer the relay's challenge, unless an answer is under
+// way; then the newest challenge is answered next.
+func (c *Conn) challenged(challenge string) {
+	if c.opts.Auth == nil || len(challenge) > maxChallenge {
+		c.opts.Log.Debug("relay asks for authentication, which is not answered", "relay", c.url)
+		return
+	}
+	a := &c.auth
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.challenge = challenge
+	if !a.running {
+		a.running = true
+		c.tasks.Go(c.answerChallenges)
+	}
+}
+
+func (c *Conn) answerChallenges() {
+	a := &c.auth
+	for {
+		a.mu.Lock()
+		challenge := a.challenge
+		a.challenge = ""
+		a.mu.Unlock()
+		err := c.authenticate(challenge)
+		a.mu.Lock()
+		a.err = err
+		if !a.ended {
+			a.ended = true
+			close(a.done)
+		}
+		if a.challenge == "" || c.ending.Err() != nil {
+			a.running = false
+			a.mu.Unlock()
+			return
+		}
+		a.mu.Unlock()
+	}
+}
+
+// authenticate sends the signed answer and waits for the relay's verdict.
+func (c *Conn) authenticate(challenge string) error {
+	ctx, cancel := context.WithTimeout(c.ending, c.opts.ReplyTimeout)
+	defer cancel()
+	event, id, err := c.opts.Auth(ctx, c.url, challenge)
+	if err != nil {
+		return fmt.Errorf("relay %s: cannot authenticate: %w", c.url, err)
+	}
+	verdict := make(chan error, 1)
+	onOK := func(accepted bool, reason string) {
+		if accepted {
+			verdict <- nil
+			return
+		}
+		verdict <- fmt.Errorf("relay %s: did not accept our authentication: %s", c.url, describe(reason))
+	}
+	if err := c.sendEvent(ctx, `["AUTH",`, event, id, onOK, func() {}); err != nil {
+		return err
+	}
+	select {
+	case err := <-verdict:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("relay %s: did not answer our authentication: %w", c.url, ctx.Err())
+	}
+}
+
+// authenticated waits for the end of the first attempt to authenticate.
+func (c *Conn) authenticated(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.ReplyTimeout)
+	defer cancel()
+	select {
+	case <-c.auth.done:
+		c.auth.mu.Lock()
+		defer c.auth.mu.Unlock()
+		return c.auth.err
+	case <-c.done:
+		return c.Err()
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("relay %s: requires authentication but sent no challenge (NIP-42): %w", c.url, ctx.Err())
+		}
+		return ctx.Err()
+	}
+}

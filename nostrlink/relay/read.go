@@ -1,0 +1,160 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay/nip01"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay/ws"
+)
+
+// read receives until the connection ends, and then settles what is open.
+func (c *Conn) read() {
+	var buf []byte
+	var err error
+	for err == nil {
+		if err = c.ws.Next(); err != nil {
+			break
+		}
+		if buf, err = c.ws.ReadMessage(buf, c.opts.MaxMessage, 0); err == nil {
+			c.dispatch(buf)
+		}
+	}
+	if errors.Is(err, ws.ErrTooBig) {
+		err = fmt.Errorf("sent a message of more than %d bytes", c.opts.MaxMessage)
+	}
+	c.ws.Fail(err)
+	c.mu.Lock()
+	c.err = fmt.Errorf("relay %s: connection ended: %w", c.url, err)
+	c.mu.Unlock()
+	c.end()
+	for _, e := range c.wait.close() {
+		e.onOK(false, fmt.Sprintf("%s: %v", ReasonDisconnected, err))
+	}
+	close(c.done)
+	c.ws.CloseNow()
+}
+
+// dispatch handles one message. What cannot be understood is ignored: a relay
+// that sends nonsense is noticed by what it does not answer.
+func (c *Conn) dispatch(msg []byte) {
+	m, err := nip01.ParseRelayMessage(msg)
+	if err != nil {
+		c.opts.Log.Debug("relay sent what is not a message of NIP-01", "relay", c.url, "err", err)
+		return
+	}
+	switch m.Verb {
+	case nip01.Event:
+		c.event(m)
+	case nip01.OK:
+		if e, ok := c.wait.take(m.ID); ok {
+			e.onOK(m.Accepted, shorten(m.Text))
+		}
+	case nip01.EOSE:
+		c.mu.Lock()
+		if sub := c.subs[string(m.Subscription)]; sub != nil {
+			sub.give(nil)
+		}
+		c.mu.Unlock()
+	case nip01.Closed:
+		c.closed(m)
+	case nip01.Notice:
+		c.notice(m.Text)
+	case nip01.Auth:
+		c.challenged(m.Text)
+	}
+}
+
+func (c *Conn) event(m nip01.RelayMessage) {
+	c.mu.Lock()
+	sub := c.subs[string(m.Subscription)]
+	c.mu.Unlock()
+	if sub != nil {
+		c.inCall.Store(true)
+		sub.onEvent(m.Event)
+		c.inCall.Store(false)
+	}
+}
+
+// closed handles the relay's end of a subscription. One that was running is
+// what the connection is for, so the connection ends with it.
+func (c *Conn) closed(m nip01.RelayMessage) {
+	id := string(m.Subscription)
+	refused := &RefusedError{URL: c.url, Reason: shorten(m.Text)}
+	c.mu.Lock()
+	sub := c.subs[id]
+	delete(c.subs, id)
+	waiting := sub != nil && sub.give(refused)
+	c.mu.Unlock()
+	if sub != nil && !waiting {
+		c.ws.Fail(fmt.Errorf("a running subscription was closed by the relay: %s", describe(m.Text)))
+	}
+}
+
+func (c *Conn) notice(text string) {
+	text = shorten(text)
+	c.opts.Log.Debug("relay notice", "relay", c.url, "text", text)
+	if c.opts.OnNotice != nil {
+		c.opts.OnNotice(text)
+	}
+}
+
+// keepAlive gives verdicts that the relay does not give, and ends the
+// connection when the relay is silent for too long.
+func (c *Conn) keepAlive() {
+	tick := min(c.opts.PingAfter, c.opts.PongTimeout, c.opts.OKTimeout) / 4
+	ticker := time.NewTicker(min(max(tick, time.Millisecond), time.Second))
+	defer ticker.Stop()
+	var asked time.Time // when a ping was sent that is unanswered, or zero
+	var busy time.Time  // when the reader was last seen in a callback
+	for {
+		select {
+		case <-c.ending.Done():
+			return
+		case <-ticker.C:
+		}
+		if c.inCall.Load() {
+			// We are the ones who do not listen.
+			asked, busy = time.Time{}, time.Now()
+			continue
+		}
+		listening := time.Since(busy)
+		if listening >= c.opts.OKTimeout {
+			c.expire()
+		}
+		asked = c.ask(asked, min(c.ws.Idle(), listening))
+	}
+}
+
+func (c *Conn) expire() {
+	for _, e := range c.wait.expired(time.Now().Add(-c.opts.OKTimeout)) {
+		e.onOK(false, fmt.Sprintf("%s: no OK within %v", ReasonTimeout, c.opts.OKTimeout))
+	}
+}
+
+// ask sends a ping when the relay has been silent for long enough. asked is
+// when the last one was sent, or zero once it has been answered; ask returns the
+// new value.
+func (c *Conn) ask(asked time.Time, silent time.Duration) time.Time {
+	if !asked.IsZero() {
+		waited := time.Since(asked)
+		if silent <= waited {
+			return time.Time{}
+		}
+		if waited >= c.opts.PongTimeout {
+			c.ws.Fail(fmt.Errorf("the relay has been silent for %v and did not answer a ping: "+
+				"the network or the relay is down", silent.Round(time.Second/10)))
+		}
+		return asked
+	}
+	after := c.opts.PingAfter
+	if sent, waiting := c.wait.oldest(); waiting && time.Since(sent) >= askEarly {
+		after = min(after, askEarly)
+	}
+	if silent < after {
+		return time.Time{}
+	}
+	c.ws.Ping()
+	return time.Now()
+}
