@@ -1,0 +1,68 @@
+package netstack
+
+import (
+	"sync"
+	"time"
+)
+
+// deadline is a point in time that can be waited for and moved meanwhile.
+type deadline struct {
+	mu     sync.Mutex
+	timer  *time.Timer
+	passed chan struct{} // closed when the deadline has passed
+}
+
+func newDeadline() deadline { return deadline{passed: make(chan struct{})} }
+
+// set moves the deadline; the zero time means none.
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	// A timer that fired before Stop may close its channel after this; hence
+	// each channel is closed under the lock and only while it is current.
+	if d.isPassed() {
+		d.passed = make(chan struct{})
+	}
+	if t.IsZero() {
+		return
+	}
+	if left := time.Until(t); left > 0 {
+		var timer *time.Timer
+		timer = time.AfterFunc(left, func() { d.expire(timer) })
+		d.timer = timer
+		return
+	}
+	close(d.passed)
+}
+
+func (d *deadline) expire(timer *time.Timer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer == timer {
+		d.timer = nil
+		close(d.passed)
+	}
+}
+
+func (d *deadline) isPassed() bool {
+	select {
+	case <-d.passed:
+		return true
+	default:
+		return false
+	}
+}
+
+// done is closed when the deadline, as it is now, has passed.
+func (d *deadline) done() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.passed
+}
+
+// stop releases the timer.
+func (d *deadline) stop() { d.set(time.Time{}) }
