@@ -28,8 +28,8 @@ type change interface {
 // optional is a change the tunnel works without.
 type optional interface {
 	change
-	// note tells the user what it means that the change could not be made, and
-	// what to do.
+	// note tells the user, in one line, what it means that the change could not
+	// be made, and what to do.
 	note(err error) string
 }
 

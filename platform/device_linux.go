@@ -33,6 +33,9 @@ func (l *linkChange) inForce(*env) (bool, error) {
 }
 
 func (l *linkChange) apply(*env) error {
+	// No link-local address, and no soliciting of routers through the tunnel.
+	// Best effort, and not undone: it is the device's own and goes with it.
+	_ = writeSysctl(addrGenMode(l.Device), 1)
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
 	if l.MTU != 0 {
 		if err := netlink.LinkSetMTU(link, l.MTU); err != nil {
@@ -41,6 +44,8 @@ func (l *linkChange) apply(*env) error {
 	}
 	return netlink.LinkSetUp(link)
 }
+
+func addrGenMode(device string) string { return "ipv6/conf/" + device + "/addr_gen_mode" }
 
 func (l *linkChange) undo(*env) error {
 	if !isDevice(l.Index, l.Device) {

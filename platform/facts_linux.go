@@ -124,9 +124,6 @@ func (f *facts) gatherSysctls(device string) error {
 	default:
 		f.ipv6 = ipv6On
 	}
-	if v, err := readSysctl(addrGenMode(device)); err == nil {
-		f.sysctls[addrGenMode(device)] = v
-	}
 	return nil
 }
 

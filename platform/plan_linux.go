@@ -75,9 +75,6 @@ func planSysctls(cfg Config, f *facts, applied []change) []change {
 	add(srcValidMark, 1, f.sysctls[srcValidMark] < 1)
 	add(arpIgnore, 2, f.sysctls[arpIgnore] < 2)
 	add(rpFilter, 2, f.strict)
-	if mode, ok := f.sysctls[addrGenMode(cfg.Device)]; ok {
-		add(addrGenMode(cfg.Device), 1, mode != 1)
-	}
 	return list
 }
 

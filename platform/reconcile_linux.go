@@ -59,7 +59,7 @@ func (c *configurator) applyAll(wanted []change) ([]change, error) {
 	for _, ch := range wanted {
 		err := c.applyOne(ch)
 		if opt, ok := ch.(optional); ok && err != nil {
-			c.addNote(opt, err)
+			c.notes = append(c.notes, opt.note(err))
 			if _, err = c.undoAll([]change{ch}); err == nil {
 				continue
 			}
@@ -70,12 +70,6 @@ func (c *configurator) applyAll(wanted []change) ([]change, error) {
 		}
 	}
 	return done, c.verify(done)
-}
-
-func (c *configurator) addNote(ch optional, err error) {
-	if note := ch.note(err); note != "" {
-		c.notes = append(c.notes, note)
-	}
 }
 
 // applyOne leaves what is in force alone. What it cannot look at, it makes.
@@ -108,7 +102,7 @@ func (c *configurator) verify(done []change) error {
 			err = errChangedBack
 		}
 		if opt, isOptional := ch.(optional); isOptional && err != nil {
-			c.addNote(opt, err)
+			c.notes = append(c.notes, opt.note(err))
 		} else if err != nil {
 			return fmt.Errorf("platform: verify %s: %w", ch, err)
 		}

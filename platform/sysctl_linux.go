@@ -3,10 +3,8 @@ package platform
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -25,10 +23,6 @@ const (
 	rpFilter = "ipv4/conf/all/rp_filter"
 )
 
-// addrGenMode of a device: 1 keeps the kernel from giving it a link-local
-// address and from soliciting routers through the tunnel.
-func addrGenMode(device string) string { return "ipv6/conf/" + device + "/addr_gen_mode" }
-
 // sysctlChange is one setting of the network namespace.
 type sysctlChange struct {
 	Name  string // below /proc/sys/net
@@ -40,17 +34,12 @@ func (s *sysctlChange) String() string {
 	return fmt.Sprintf("sysctl net.%s=%d", strings.ReplaceAll(s.Name, "/", "."), s.Value)
 }
 
-var sysctlName = regexp.MustCompile(`^(ipv4/conf/all/(src_valid_mark|arp_ignore|rp_filter)|ipv6/conf/([^/]+)/addr_gen_mode)$`)
-
 func (s *sysctlChange) check() error {
-	m := sysctlName.FindStringSubmatch(s.Name)
-	if m == nil {
-		return fmt.Errorf("sysctl %q is none of ours", s.Name)
+	switch s.Name {
+	case srcValidMark, arpIgnore, rpFilter:
+		return nil
 	}
-	if m[3] != "" {
-		return checkDevice(m[3])
-	}
-	return nil
+	return fmt.Errorf("sysctl %q is none of ours", s.Name)
 }
 
 func (s *sysctlChange) inForce(*env) (bool, error) {
@@ -63,9 +52,6 @@ func (s *sysctlChange) apply(*env) error { return writeSysctl(s.Name, s.Value) }
 // undo writes the old value back, unless somebody has set another since.
 func (s *sysctlChange) undo(*env) error {
 	v, err := readSysctl(s.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the device is gone
-	}
 	if err != nil || v != s.Value || v == s.Old {
 		return err
 	}
@@ -76,9 +62,6 @@ func (s *sysctlChange) note(err error) string {
 	name := "net." + strings.ReplaceAll(s.Name, "/", ".")
 	why := "the tunnel's address may be seen by the network you are attached to"
 	switch s.Name {
-	default:
-		return "" // a device's own: nobody needs to know
-	case arpIgnore:
 	case rpFilter:
 		why = "relays may stay out of reach, because this machine checks the way back of packets strictly"
 	case srcValidMark:

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -28,38 +27,63 @@ const watchPause = 100 * time.Millisecond
 // return soon; changes during a call lead to one more. Watch returns ctx's error
 // when ctx ends, and another if the kernel's messages cannot be read.
 func Watch(ctx context.Context, onChange func()) error {
-	sock, err := subscribe()
+	w, err := newWatcher()
 	if err != nil {
 		return fmt.Errorf("platform: watch the network: %w", err)
 	}
-	defer sock.Close()
-	stop := context.AfterFunc(ctx, func() { sock.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	conn, err := sock.SyscallConn()
+	return w.run(ctx, onChange)
+}
+
+// watcher hears of every change, and knows what it saw last.
+type watcher struct {
+	changes *os.File
+	last    string
+}
+
+func newWatcher() (*watcher, error) {
+	changes, err := subscribe()
 	if err != nil {
-		return fmt.Errorf("platform: watch the network: %w", err)
+		return nil, err
 	}
 	last, err := uplinks()
+	if err != nil {
+		changes.Close()
+		return nil, err
+	}
+	return &watcher{changes: changes, last: last}, nil
+}
+
+// run is Watch; it closes the watcher.
+func (w *watcher) run(ctx context.Context, onChange func()) error {
+	defer w.changes.Close()
+	defer context.AfterFunc(ctx, func() { w.changes.SetReadDeadline(time.Unix(1, 0)) })()
 	for {
+		err := w.step(onChange)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return fmt.Errorf("platform: watch the network: %w", err)
 		}
-		if err := awaitMessages(conn); ctx.Err() != nil {
-			return ctx.Err()
-		} else if err != nil {
-			return fmt.Errorf("platform: watch the network: %w", err)
-		}
-		var now string
-		if now, err = uplinks(); err == nil && now != last {
-			last = now
-			onChange()
-		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-time.After(watchPause):
 		}
 	}
+}
+
+// step waits for a change and looks whether it matters.
+func (w *watcher) step(onChange func()) error {
+	if err := awaitMessages(w.changes); err != nil {
+		return err
+	}
+	now, err := uplinks()
+	if err != nil || now == w.last {
+		return err
+	}
+	w.last = now
+	onChange()
+	return nil
 }
 
 // subscribe opens a socket that the kernel tells of changes.
@@ -81,10 +105,14 @@ func subscribe() (*os.File, error) {
 
 // awaitMessages waits for a message, and takes those that are there. What they
 // say does not matter, nor whether some were lost: they are a reason to look.
-func awaitMessages(conn syscall.RawConn) error {
+func awaitMessages(changes *os.File) error {
+	conn, err := changes.SyscallConn()
+	if err != nil {
+		return err
+	}
 	var rerr error
 	buf := make([]byte, 4096)
-	err := conn.Read(func(fd uintptr) bool {
+	err = conn.Read(func(fd uintptr) bool {
 		for taken := 0; taken < 1024; {
 			_, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
 			switch {
