@@ -34,7 +34,7 @@ func newPair(tb testing.TB, size int) *pair {
 	if p.peer, err = GenerateSecretKey(); err != nil {
 		tb.Fatal(err)
 	}
-	d := p.author.k.d.Bytes()
+	d := p.author.secret().d.Bytes()
 	p.authorHex = hex.EncodeToString(d[:])
 	if p.key, err = Conversation(p.author, p.peer.Public()); err != nil {
 		tb.Fatal(err)
@@ -72,7 +72,7 @@ func BenchmarkSeal(b *testing.B) {
 		})
 		to := p.peer.Public().Hex()
 		benchmark(b, size, "go-nostr", func() error {
-			content, err := nip44.Encrypt(string(p.plain), *p.key.k)
+			content, err := nip44.Encrypt(string(p.plain), *p.key.bytes())
 			if err != nil {
 				return err
 			}
@@ -109,7 +109,7 @@ func BenchmarkOpen(b *testing.B) {
 			if err := ev.UnmarshalJSON(p.event); err != nil {
 				return err
 			}
-			_, err := nip44.Decrypt(ev.Content, *p.key.k)
+			_, err := nip44.Decrypt(ev.Content, *p.key.bytes())
 			return err
 		})
 	}
@@ -136,7 +136,7 @@ func BenchmarkOpenVerified(b *testing.B) {
 			if err != nil {
 				return err
 			}
-			_, err = nip44.Decrypt(ev.Content, *p.key.k)
+			_, err = nip44.Decrypt(ev.Content, *p.key.bytes())
 			return err
 		})
 	}

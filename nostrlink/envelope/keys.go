@@ -23,9 +23,10 @@ var (
 // SecretKey is a Nostr secret key together with its public key. The zero value
 // holds none. Copies share the key, so that [SecretKey.Wipe] reaches them all.
 //
-// The key lies behind a pointer: whatever prints, logs or marshals a SecretKey,
-// or a struct that holds one, sees no byte of it. Only NSec gives it out.
-type SecretKey struct{ k *secret }
+// Whatever prints, logs or marshals a SecretKey, or a struct that holds one in
+// an unexported field, sees no byte of it: fmt follows one pointer in places
+// (for a verb that does not fit), but not two. Only NSec gives the key out.
+type SecretKey struct{ k **secret }
 
 type secret struct {
 	d   secp.Scalar // as generated or parsed
@@ -73,27 +74,37 @@ func newSecretKey(b *[32]byte) (SecretKey, error) {
 		return SecretKey{}, errors.New("envelope: not a secret key: zero or not below the group order")
 	}
 	k.pub, k.odd = secp.PublicKey(&k.d)
-	return SecretKey{k}, nil
+	return SecretKey{&k}, nil
 }
 
-// Public returns the key that belongs to sk, all zeros when sk holds none.
+// secret returns what sk holds, nil if that is nothing or has been wiped.
+func (sk SecretKey) secret() *secret {
+	if sk.k == nil || (*sk.k).d.IsZero() {
+		return nil
+	}
+	return *sk.k
+}
+
+// Public returns the key that belongs to sk, also when that has been wiped, and
+// all zeros when sk never held one.
 func (sk SecretKey) Public() PublicKey {
 	if sk.k == nil {
 		return PublicKey{}
 	}
-	return sk.k.pub
+	return (*sk.k).pub
 }
 
-// IsZero reports whether sk holds no key.
-func (sk SecretKey) IsZero() bool { return sk.k == nil || sk.k.d.IsZero() }
+// IsZero reports whether sk holds no key, or no longer.
+func (sk SecretKey) IsZero() bool { return sk.secret() == nil }
 
 // NSec gives the key out in NIP-19's form, for a key file. It is empty when sk
 // holds none.
 func (sk SecretKey) NSec() string {
-	if sk.IsZero() {
+	k := sk.secret()
+	if k == nil {
 		return ""
 	}
-	b := sk.k.d.Bytes()
+	b := k.d.Bytes()
 	defer clear(b[:])
 	s, err := nip19.EncodePrivateKey(hex.EncodeToString(b[:]))
 	if err != nil {
@@ -105,7 +116,7 @@ func (sk SecretKey) NSec() string {
 // Wipe overwrites the key in memory, in every copy of sk.
 func (sk SecretKey) Wipe() {
 	if sk.k != nil {
-		sk.k.d.Zero()
+		(*sk.k).d.Zero()
 	}
 }
 
@@ -170,3 +181,16 @@ func (pk PublicKey) NPub() string {
 
 // String returns the npub.
 func (pk PublicKey) String() string { return pk.NPub() }
+
+// MarshalText returns the key in hexadecimal.
+func (pk PublicKey) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, pk[:]), nil }
+
+// UnmarshalText reads what [ParsePublicKey] reads.
+func (pk *PublicKey) UnmarshalText(text []byte) error {
+	parsed, err := ParsePublicKey(string(text))
+	if err != nil {
+		return err
+	}
+	*pk = parsed
+	return nil
+}

@@ -45,7 +45,8 @@ var (
 //
 // The MAC is compared in constant time, before anything is decrypted.
 func Open(dst, content []byte, key ConversationKey) ([]byte, error) {
-	if key.IsZero() {
+	k := key.bytes()
+	if k == nil {
 		return dst, errNoKey
 	}
 	if len(content) > 0 && content[0] == '#' {
@@ -69,7 +70,7 @@ func Open(dst, content []byte, key ConversationKey) ([]byte, error) {
 
 	nonce, padded, tag := payload[1:payloadStart], payload[payloadStart:n-macSize], payload[n-macSize:]
 	var keys messageKeys
-	keys.derive(key.k, (*[nonceSize]byte)(nonce))
+	keys.derive(k, (*[nonceSize]byte)(nonce))
 	mac := keyedHash(&keys.mac, nonce, padded)
 	if !hmac.Equal(mac[:], tag) {
 		return dst, errMAC

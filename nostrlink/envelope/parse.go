@@ -192,11 +192,11 @@ func (s *scanner) space() {
 
 // hex reads a string of exactly as many digits as fill dst.
 func (s *scanner) hex(dst []byte) error {
-	if len(s.text)-s.pos < 2*len(dst)+2 || s.text[s.pos] != '"' {
-		return errField
+	digits, err := s.plainString()
+	if err != nil {
+		return err
 	}
-	digits := s.text[s.pos+1:]
-	if digits[2*len(dst)] != '"' {
+	if len(digits) != 2*len(dst) {
 		return errField
 	}
 	var bad byte
@@ -208,7 +208,6 @@ func (s *scanner) hex(dst []byte) error {
 	if bad > 15 {
 		return errField
 	}
-	s.pos += 2*len(dst) + 2
 	return nil
 }
 

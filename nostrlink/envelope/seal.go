@@ -37,7 +37,8 @@ func (s *Sealer) Seal(dst, plaintext []byte, now time.Time) (event []byte, id [3
 // SealTo is Seal for events of any kind: t.Content is the plaintext, and t.Tags
 // follow the p tag.
 func (s *Sealer) SealTo(dst []byte, t Template) (event []byte, id [32]byte, err error) {
-	if s.key.IsZero() {
+	key := s.key.bytes()
+	if key == nil {
 		return dst, id, errNoKey
 	}
 	if n := len(t.Content); n == 0 || n > MaxPlaintext {
@@ -50,7 +51,7 @@ func (s *Sealer) SealTo(dst []byte, t Template) (event []byte, id [32]byte, err 
 	payload := s.scratch[:size]
 	var nonce [nonceSize]byte
 	rand.Read(nonce[:])
-	if err := encrypt(payload, t.Content, s.key.k, &nonce); err != nil {
+	if err := encrypt(payload, t.Content, key, &nonce); err != nil {
 		return dst, id, err
 	}
 
@@ -62,9 +63,9 @@ func (s *Sealer) SealTo(dst []byte, t Template) (event []byte, id [32]byte, err 
 	n := len(w.buf)
 	w.buf = w.buf[:n+text]
 	base64.StdEncoding.Encode(w.buf[n:], payload)
-	event, id = w.finish(s.author)
+	event, id = w.finish()
 	return event, id, nil
 }
 
 // Format prints a placeholder whatever the verb: a Sealer holds keys.
-func (*Sealer) Format(f fmt.State, _ rune) { fmt.Fprint(f, "[sealer]") }
+func (Sealer) Format(f fmt.State, _ rune) { fmt.Fprint(f, "[sealer]") }

@@ -37,7 +37,7 @@ func Sign(dst []byte, author SecretKey, t Template) (event []byte, id [32]byte, 
 		return dst, id, err
 	}
 	w.buf = appendEscaped(w.buf, t.Content)
-	event, id = w.finish(author)
+	event, id = w.finish()
 	return event, id, nil
 }
 
@@ -48,6 +48,7 @@ func Sign(dst []byte, author SecretKey, t Template) (event []byte, id [32]byte, 
 // begin writes up to the content's opening quote, the caller appends the
 // escaped content to buf, finish writes the rest and fills the holes.
 type writer struct {
+	author    *secret
 	buf       []byte
 	id        int // where the id's digits go
 	pubkey    int // where its quoted value begins
@@ -60,9 +61,11 @@ type writer struct {
 // begin needs room for content more bytes than it writes itself. to, if not
 // nil, becomes a p tag before tags.
 func (w *writer) begin(dst []byte, author SecretKey, kind int, createdAt int64, to *PublicKey, tags [][]string, content int) error {
-	if author.IsZero() {
+	k := author.secret()
+	if k == nil {
 		return errNoKey
 	}
+	w.author = k
 	if kind < 0 || kind > maxKind || createdAt < 0 {
 		return errTemplate
 	}
@@ -82,7 +85,7 @@ func (w *writer) begin(dst []byte, author SecretKey, kind int, createdAt int64, 
 	b = append(b, `","pubkey":`...)
 	w.pubkey = len(b)
 	b = append(b, '"')
-	b = hex.AppendEncode(b, author.k.pub[:])
+	b = hex.AppendEncode(b, k.pub[:])
 	b = append(b, `","created_at":`...)
 	w.createdAt = len(b)
 	b = strconv.AppendInt(b, createdAt, 10)
@@ -124,7 +127,7 @@ func appendTags(b []byte, to *PublicKey, tags [][]string) []byte {
 }
 
 // finish closes the content, hashes and signs.
-func (w *writer) finish(author SecretKey) (event []byte, id [32]byte) {
+func (w *writer) finish() (event []byte, id [32]byte) {
 	b := append(w.buf, '"')
 	end := len(b)
 
@@ -142,7 +145,7 @@ func (w *writer) finish(author SecretKey) (event []byte, id [32]byte) {
 	var aux [32]byte
 	var sig [64]byte
 	rand.Read(aux[:])
-	k := author.k
+	k := w.author
 	secp.Sign(&sig, &k.d, (*[32]byte)(&k.pub), k.odd, &id, &aux)
 	b = append(b, `,"sig":"`...)
 	b = hex.AppendEncode(b, sig[:])
