@@ -3,10 +3,8 @@ package session
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"sync"
-	"time"
 )
 
 // Role says which end of the session this is. Only the dialer opens streams.
@@ -32,32 +30,8 @@ type Carrier interface {
 	Close() error
 }
 
-// Limits are what one end grants the other, as exchanged in the handshake. The
-// zero value of a field means the default, which is what both ends get when the
-// handshake says nothing.
-type Limits struct {
-	Window       uint64 // bytes in flight or unread on all streams; default 24 MiB
-	StreamWindow uint64 // the same for a new stream; default 512 KiB; it grows with use
-	MaxStreams   int    // streams and flows open at a time; default 4096
-	MaxPacket    int    // largest packet it can receive; default 65,535
-}
-
-// Config says which session this is. The zero values of the optional fields
-// give the defaults.
-type Config struct {
-	Role Role
-	ID   [16]byte // made from both ends' randomness; the same at both ends
-
-	Local Limits // what this end grants (optional)
-	Peer  Limits // what the other end granted (optional)
-
-	MaxStreamWindow uint64        // how far a stream's window may grow; default 6 MiB
-	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB
-	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence; default 20 s
-	DeadAfter       time.Duration // no acknowledgement for so long ends the session; default 30 s
-	AckDelay        time.Duration // how long an acknowledgement waits for company; default 15 ms
-	Log             *slog.Logger  // or nil
-}
+// errAnswered is for a second answer to a Request.
+var errAnswered = errors.New("session: request was answered before")
 
 // ErrPeerSilent ends a session whose peer has acknowledged nothing for
 // Config.DeadAfter while something was outstanding.

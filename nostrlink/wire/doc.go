@@ -29,19 +29,29 @@
 //	0x01 ACK       largest, delay (µs), count, first, count × (gap, length)
 //	0x02 OPEN      stream id, uuid (16), network (1), window, len, destination, len, data
 //	0x03 OPENED    stream id, window
-//	0x04 DATA      stream id, offset, len, data
-//	0x05 DATA+FIN  stream id, offset, len, data
-//	0x06 MAX_DATA  stream id (0: the whole session), limit
-//	0x07 RESET     stream id, code, len, text
-//	0x08 STOP      stream id, code
-//	0x09 DATAGRAM  stream id, len, data
-//	0x0a PING
-//	0x0b CLOSE     code, len, text
+//	0x04 REFUSE    stream id, code, len, text
+//	0x05 DATA      stream id, offset, len, data
+//	0x06 DATA+FIN  stream id, offset, len, data
+//	0x07 MAX_DATA  stream id (0: the whole session), limit
+//	0x08 RESET     stream id, final, code, len, text
+//	0x09 STOP      stream id, code
+//	0x0a DATAGRAM  stream id, len, data
+//	0x0b PING
+//	0x0c CLOSE     code, len, text
 //
 // An ACK names ranges of packet numbers, newest first, as RFC 9000 section
 // 19.3.1 does: the first range is largest-first … largest, each further one
 // ends gap+2 below the smallest number before it and holds length+1 numbers.
-// It has at most [MaxAckRanges] ranges in all.
+// It has at most [MaxAckRanges] ranges in all, and a packet has at most one ACK.
+//
+// The dialer sends OPEN, with the stream's first bytes if it has any, and then
+// nothing on that stream but a RESET until OPENED or REFUSE answers. A REFUSE is
+// the end of the stream at both ends. Afterwards each direction ends by DATA+FIN
+// or by RESET; an end that gets a RESET and has not ended its own direction
+// answers with a RESET. So each end always learns how many bytes the other has
+// sent in all (final), and both agree on the credit that is left. STOP asks for
+// an early end of the other direction, which DATA+FIN at the bytes sent so far
+// then gives.
 //
 // The stream id is chosen by the dialer, counts up from 1 and is never used
 // twice in a session; the uuid is the stream's NWS key. A datagram flow is a

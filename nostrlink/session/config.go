@@ -1,0 +1,87 @@
+package session
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// Limits are what one end grants the other, as exchanged in the handshake. The
+// zero value of a field means the default, which is what both ends get when the
+// handshake says nothing.
+type Limits struct {
+	Window       uint64 // bytes in flight or unread on all streams; default 24 MiB
+	StreamWindow uint64 // the same for a new stream; default 512 KiB; it grows with use
+	MaxStreams   int    // streams and flows open at a time; default 4096
+	MaxPacket    int    // largest packet it can receive; default 65,535
+}
+
+// Config says which session this is. The zero values of the optional fields
+// give the defaults.
+type Config struct {
+	Role Role
+	ID   [16]byte // made from both ends' randomness; the same at both ends
+
+	Local Limits // what this end grants (optional)
+	Peer  Limits // what the other end granted (optional)
+
+	MaxStreamWindow uint64        // how far a stream's window may grow; default 6 MiB
+	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB
+	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence; default 20 s
+	DeadAfter       time.Duration // no acknowledgement for so long ends the session; default 30 s
+	AckDelay        time.Duration // how long an acknowledgement waits for company; default 15 ms
+	Log             *slog.Logger  // or nil
+}
+
+// The defaults of Limits and Config.
+const (
+	DefaultWindow          = 24 << 20
+	DefaultStreamWindow    = 512 << 10
+	DefaultMaxStreams      = 4096
+	DefaultMaxStreamWindow = 6 << 20
+	DefaultSendBuffer      = 8 << 20
+	DefaultKeepAlive       = 20 * time.Second
+	DefaultDeadAfter       = 30 * time.Second
+	DefaultAckDelay        = 15 * time.Millisecond
+)
+
+func (l Limits) withDefaults() Limits {
+	if l.Window == 0 {
+		l.Window = DefaultWindow
+	}
+	if l.StreamWindow == 0 {
+		l.StreamWindow = DefaultStreamWindow
+	}
+	if l.MaxStreams <= 0 {
+		l.MaxStreams = DefaultMaxStreams
+	}
+	if l.MaxPacket <= 0 {
+		l.MaxPacket = wire.MaxMessage
+	}
+	return l
+}
+
+func (c Config) withDefaults() Config {
+	c.Local, c.Peer = c.Local.withDefaults(), c.Peer.withDefaults()
+	if c.MaxStreamWindow == 0 {
+		c.MaxStreamWindow = DefaultMaxStreamWindow
+	}
+	c.MaxStreamWindow = max(c.MaxStreamWindow, c.Local.StreamWindow)
+	if c.SendBuffer <= 0 {
+		c.SendBuffer = DefaultSendBuffer
+	}
+	if c.KeepAlive <= 0 {
+		c.KeepAlive = DefaultKeepAlive
+	}
+	if c.DeadAfter <= 0 {
+		c.DeadAfter = DefaultDeadAfter
+	}
+	if c.AckDelay <= 0 {
+		c.AckDelay = DefaultAckDelay
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

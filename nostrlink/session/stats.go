@@ -1,0 +1,65 @@
+package session
+
+import "time"
+
+// Stats counts what a session has done since it began.
+type Stats struct {
+	PacketsSent, PacketsReceived   uint64
+	BytesSent, BytesReceived       uint64 // of packets
+	BytesResent                    uint64 // of stream data
+	BareAcksSent, BareAcksReceived uint64 // packets with nothing but an acknowledgement
+	PacketsLost, PacketsSpurious   uint64 // given up; of these, arrived after all
+	Probes                         uint64
+	StreamsOpened                  uint64
+	StreamsOpen                    int
+	DatagramsSent                  uint64
+	DatagramsReceived              uint64
+	DatagramsDropped               uint64 // in full queues, either way
+	SendBuffered                   int    // bytes written and not yet sent
+	Unread                         uint64 // bytes received and not yet read
+	Rejected                       Rejected
+	Paths                          []PathStats
+}
+
+// Rejected counts packets that were ignored, by the binding they failed.
+type Rejected struct {
+	Magic, Version, Header, Direction, Session, Replay uint64
+}
+
+// Total is the sum of all reasons.
+func (r Rejected) Total() uint64 {
+	return r.Magic + r.Version + r.Header + r.Direction + r.Session + r.Replay
+}
+
+// PathStats is what a session knows of one carrier.
+type PathStats struct {
+	RTT, MinRTT          time.Duration // 0 before the first acknowledgement
+	ReorderWindow        time.Duration // how much later than RTT a packet may come
+	Rate                 int64         // bytes per second the path has delivered at its best lately
+	Window, InFlight     int           // bytes
+	Unaccepted           int           // packets the first hop has not reported to have taken
+	Sent, Lost, Spurious uint64        // packets
+	Timeouts             int           // probes without an answer; 2 or more: thought dead
+	SinceAck             time.Duration // since the last acknowledgement
+}
+
+func (c *core) snapshot(now time.Duration) Stats {
+	s := c.stats
+	s.StreamsOpen = c.open
+	s.SendBuffered = c.unsent
+	s.Unread = c.rxHighest - c.rxRead
+	for _, p := range c.paths {
+		s.Paths = append(s.Paths, p.snapshot(now))
+	}
+	return s
+}
+
+func (p *pathState) snapshot(now time.Duration) PathStats {
+	rate, _ := p.rate.get(more)
+	return PathStats{
+		RTT: p.srtt, MinRTT: p.minRTT, ReorderWindow: max(p.reorder, p.srtt/8, minReorder),
+		Rate: rate, Window: p.window, InFlight: p.inflight, Unaccepted: p.unaccepted,
+		Sent: p.sent, Lost: p.lostPackets, Spurious: p.spurious,
+		Timeouts: p.timeouts, SinceAck: now - p.progressAt,
+	}
+}
