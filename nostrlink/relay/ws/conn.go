@@ -177,8 +177,9 @@ func (c *Conn) Send(ctx context.Context, m Message, limit int) error {
 	}
 }
 
-// Queued is the number of bytes that wait to be written or are being written.
-func (c *Conn) Queued() int { return c.sock.out.Load().queued() }
+// Queued is how many bytes wait to be written or are being written, and for how
+// long the peer has not taken any of them.
+func (c *Conn) Queued() (bytes int, stalled time.Duration) { return c.sock.out.Load().queued() }
 
 // Ping queues a ping. The answer shows as a fresh [Conn.Idle].
 func (c *Conn) Ping() { c.sock.out.Load().ping() }
@@ -195,21 +196,34 @@ func (c *Conn) Fail(err error) { c.sock.out.Load().fail(err) }
 // an error.
 func (c *Conn) Done() <-chan struct{} { return c.sock.out.Load().closing }
 
-// Close sends what is queued and a close frame with code and reason (at most
-// 123 bytes, longer ones are cut), waits a second at most for both and for the
-// peer's answer, which a reading goroutine has to take, and releases the
-// connection. It waits for the writer.
-func (c *Conn) Close(code uint16, reason string) {
-	o := c.sock.out.Load()
-	if o.finish(net.ErrClosed, code, reason) {
-		t := time.NewTimer(closeGrace)
-		defer t.Stop()
-		select {
-		case <-c.sock.closed:
-		case <-o.done:
-		case <-t.C:
+// Finish lets the writer send what is queued and a close frame with code and
+// reason (at most 123 bytes, longer ones are cut), and then end the connection:
+// when the peer has answered, or after a second. It does not wait. Somebody has
+// to go on reading, see Drain; otherwise the peer may never see the reason.
+func (c *Conn) Finish(code uint16, reason string) {
+	c.sock.out.Load().finish(net.ErrClosed, code, reason)
+}
+
+// Drain reads and forgets until the connection ends. It is for a reader that
+// stops after Finish or while somebody else calls Close.
+func (c *Conn) Drain() {
+	for {
+		if c.body != nil {
+			if _, err := io.Copy(io.Discard, c.body); err != nil {
+				return
+			}
+		}
+		if c.Next() != nil {
+			return
 		}
 	}
+}
+
+// Close is Finish that waits for the end of the connection, a bit more than a
+// second at most, and releases it.
+func (c *Conn) Close(code uint16, reason string) {
+	c.Finish(code, reason)
+	<-c.sock.out.Load().done
 	c.CloseNow()
 }
 
@@ -225,15 +239,13 @@ func (c *Conn) CloseNow() {
 // handshake is done its writes, which are control frames then, go to the outbox.
 type socket struct {
 	net.Conn
-	out    atomic.Pointer[outbox]
-	born   time.Time
-	last   atomic.Int64 // nanoseconds from born to the last byte received
-	once   atomic.Bool
-	closed chan struct{} // coder/websocket is done with it
+	out  atomic.Pointer[outbox]
+	born time.Time
+	last atomic.Int64 // nanoseconds from born to the last byte received
 }
 
 func newSocket(conn net.Conn) *socket {
-	return &socket{Conn: conn, born: time.Now(), closed: make(chan struct{})}
+	return &socket{Conn: conn, born: time.Now()}
 }
 
 func (s *socket) Read(p []byte) (int, error) {
@@ -259,13 +271,10 @@ func (s *socket) Write(p []byte) (int, error) {
 // after it has just written its close frame. The writer closes the network
 // connection when that has left.
 func (s *socket) Close() error {
-	if s.once.CompareAndSwap(false, true) {
-		close(s.closed)
-	}
 	o := s.out.Load()
 	if o == nil {
 		return s.Conn.Close()
 	}
-	o.finish(errEnded, 0, "")
+	o.peerDone()
 	return s.SetReadDeadline(time.Now())
 }

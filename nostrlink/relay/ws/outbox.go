@@ -51,21 +51,25 @@ type outbox struct {
 	timeout time.Duration // for one batch
 	done    chan struct{} // the writer has ended
 	closing chan struct{} // closed together with err being set
+	over    chan struct{} // closed when there is nothing to linger for
 
 	mu      sync.Mutex
 	wake    sync.Cond
 	queue   []Message // from head on
 	head    int
-	frames  []byte // control frames
-	bytes   int    // of messages queued and being written
+	frames  []byte    // control frames
+	bytes   int       // of messages queued and being written
+	moved   time.Time // when the queue began to fill, or something was last written
 	room    chan struct{}
 	err     error // why nothing more is taken; nil while open
 	aborted bool  // do not write what is queued
+	isOver  bool  // over is closed
+	lingers bool  // a close frame was sent that deserves an answer
 	until   time.Time
 }
 
 func newOutbox(conn net.Conn, mask bool, timeout time.Duration) *outbox {
-	o := &outbox{conn: conn, mask: mask, timeout: timeout, done: make(chan struct{}), closing: make(chan struct{})}
+	o := &outbox{conn: conn, mask: mask, timeout: timeout, done: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
 	o.wake.L = &o.mu
 	return o
 }
@@ -83,16 +87,22 @@ func (o *outbox) add(m Message, limit int) (<-chan struct{}, error) {
 		}
 		return o.room, nil
 	}
+	if o.bytes == 0 {
+		o.moved = time.Now()
+	}
 	o.bytes += n
 	o.queue = append(o.queue, m)
 	o.wake.Signal()
 	return nil, nil
 }
 
-func (o *outbox) queued() int {
+func (o *outbox) queued() (bytes int, stalled time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.bytes
+	if o.bytes == 0 {
+		return 0, 0
+	}
+	return o.bytes, time.Since(o.moved)
 }
 
 // control takes a control frame from coder/websocket, masked where it must be.
@@ -135,6 +145,7 @@ func (o *outbox) finish(err error, code uint16, reason string) bool {
 		payload := binary.BigEndian.AppendUint16(nil, code)
 		payload = append(payload, reason[:min(len(reason), 123)]...)
 		o.queue = append(o.queue, Message{Body: payload, Owner: closeFrame{}})
+		o.lingers = true
 	}
 	o.until = time.Now().Add(closeGrace)
 	o.conn.SetWriteDeadline(o.until)
@@ -146,6 +157,21 @@ type closeFrame struct{}
 
 func (closeFrame) Release() {}
 
+// peerDone is called when nothing more will be read.
+func (o *outbox) peerDone() {
+	o.finish(errEnded, 0, "")
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.overLocked()
+}
+
+func (o *outbox) overLocked() {
+	if !o.isOver {
+		o.isOver = true
+		close(o.over)
+	}
+}
+
 // fail ends the connection at once.
 func (o *outbox) fail(err error) {
 	o.mu.Lock()
@@ -154,6 +180,7 @@ func (o *outbox) fail(err error) {
 		o.endLocked(err)
 	}
 	o.aborted = true
+	o.overLocked()
 	o.wake.Signal()
 	o.conn.Close()
 }
@@ -180,8 +207,8 @@ func (o *outbox) cause() error {
 	return o.err
 }
 
-// run is the writer. It ends when the outbox has failed, or has been finished
-// and is empty, and closes the network connection.
+// run is the writer. It ends when the outbox has failed, or has been finished and
+// is empty, and closes the network connection.
 func (o *outbox) run() {
 	defer close(o.done)
 	gather := !writesVectors(o.conn)
@@ -197,6 +224,9 @@ func (o *outbox) run() {
 		o.release(b)
 		b.free()
 	}
+	if o.lingers { // constant from here on
+		o.linger()
+	}
 	o.conn.Close()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -204,6 +234,17 @@ func (o *outbox) run() {
 		o.queue[o.head].release()
 	}
 	o.queue, o.frames, o.bytes = nil, nil, 0
+}
+
+// linger gives the peer time to take our farewell and to answer it. Closing at
+// once, with input unread, would reset the connection and destroy it.
+func (o *outbox) linger() {
+	t := time.NewTimer(time.Until(o.until))
+	defer t.Stop()
+	select {
+	case <-o.over:
+	case <-t.C:
+	}
 }
 
 // wait reports whether there is something to write, and false when there will
@@ -254,5 +295,6 @@ func (o *outbox) release(b *batch) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.bytes -= n
+	o.moved = time.Now()
 	o.signalRoomLocked()
 }

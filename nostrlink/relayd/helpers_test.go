@@ -1,0 +1,152 @@
+package relayd_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start runs a relay on a loopback socket until the test ends.
+func start(t testing.TB, opts relayd.Options) (url string, s *relayd.Server) {
+	t.Helper()
+	s = relayd.New(opts)
+	web := httptest.NewServer(s)
+	t.Cleanup(func() {
+		s.Close()
+		web.Close()
+	})
+	return strings.Replace(web.URL, "http", "ws", 1), s
+}
+
+// startInMemory is start inside a testing/synctest bubble.
+func startInMemory(t testing.TB, opts relayd.Options) (*relaytest.Listener, *relayd.Server) {
+	t.Helper()
+	l := relaytest.NewListener()
+	s := relayd.New(opts)
+	web := &http.Server{Handler: s}
+	var serving sync.WaitGroup
+	serving.Go(func() { web.Serve(l) })
+	t.Cleanup(func() {
+		s.Close()
+		web.Close()
+		serving.Wait()
+	})
+	return l, s
+}
+
+// connectTo is connect in memory.
+func connectTo(t testing.TB, l *relaytest.Listener) *rawClient {
+	t.Helper()
+	transport := &http.Transport{DialContext: l.DialContext}
+	c, _, err := websocket.Dial(context.Background(), "ws://relay.test", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadLimit(-1)
+	t.Cleanup(func() { c.CloseNow() })
+	return &rawClient{t, c}
+}
+
+// rawClient writes and reads messages as text.
+type rawClient struct {
+	t    testing.TB
+	conn *websocket.Conn
+}
+
+func connect(t testing.TB, url string) *rawClient {
+	t.Helper()
+	c, _, err := websocket.Dial(context.Background(), url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadLimit(-1)
+	t.Cleanup(func() { c.CloseNow() })
+	return &rawClient{t, c}
+}
+
+func (c *rawClient) send(msg string) {
+	c.t.Helper()
+	if err := c.conn.Write(context.Background(), websocket.MessageText, []byte(msg)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *rawClient) read() string {
+	c.t.Helper()
+	_, b, err := c.conn.Read(context.Background())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// expect reads messages and compares them; "…" stands for anything in the end.
+func (c *rawClient) expect(want ...string) {
+	c.t.Helper()
+	for _, w := range want {
+		got := c.read()
+		if begin, ok := strings.CutSuffix(w, "…"); got != w && !(ok && strings.HasPrefix(got, begin)) {
+			c.t.Fatalf("got  %.300s\nwant %.300s", got, w)
+		}
+	}
+}
+
+type author struct {
+	t  testing.TB
+	sk envelope.SecretKey
+}
+
+func newAuthor(t testing.TB) author {
+	t.Helper()
+	sk, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return author{t, sk}
+}
+
+func (a author) hex() string { return a.sk.Public().Hex() }
+
+func (a author) sign(kind int, at time.Time, content string, tags ...[]string) (raw, id string) {
+	a.t.Helper()
+	b, eid, err := envelope.Sign(nil, a.sk, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags, Content: []byte(content)})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return string(b), fmt.Sprintf("%x", eid)
+}
+
+func (a author) now(kind int, content string, tags ...[]string) (raw, id string) {
+	return a.sign(kind, time.Now(), content, tags...)
+}
+
+func event(raw string) string { return `["EVENT",` + raw + `]` }
+
+func delivered(sub, raw string) string { return `["EVENT",` + quote(sub) + `,` + raw + `]` }
+
+func ok(id string, accepted bool, reason string) string {
+	msg := fmt.Sprintf(`["OK","%s",%v,%s]`, id, accepted, quote(reason))
+	return strings.Replace(msg, `…"]`, `…`, 1)
+}
+
+func eose(sub string) string { return `["EOSE",` + quote(sub) + `]` }
+
+func quote(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
