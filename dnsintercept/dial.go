@@ -47,19 +47,33 @@ func (d *nameDialer) DialContext(ctx context.Context, network, address string) (
 	return held(conn, release), nil
 }
 
-// held calls release when conn is closed. The result is a splice.Conn and an
-// io.WriterTo if conn is.
+type closeWriter interface{ CloseWrite() error }
+
+// held calls release when conn is closed. The result can half-close and write
+// itself to somebody if conn can.
 func held(conn net.Conn, release func()) net.Conn {
-	h := heldConn{conn, release}
-	half, ok := conn.(splice.Conn)
-	if !ok {
-		return &h
+	h := &heldConn{conn, release}
+	half, isHalf := conn.(closeWriter)
+	from, isFrom := conn.(io.WriterTo)
+	switch {
+	case isHalf && isFrom:
+		return struct {
+			*heldConn
+			closeWriter
+			io.WriterTo
+		}{h, half, from}
+	case isHalf:
+		return struct {
+			*heldConn
+			closeWriter
+		}{h, half}
+	case isFrom:
+		return struct {
+			*heldConn
+			io.WriterTo
+		}{h, from}
 	}
-	w, ok := conn.(io.WriterTo)
-	if !ok {
-		return &heldStream{h, half}
-	}
-	return &heldWriterTo{heldStream{h, half}, w}
+	return h
 }
 
 type heldConn struct {
@@ -76,16 +90,4 @@ func (h *heldConn) Close() error {
 func (h *heldConn) Abort(err error) {
 	defer h.release()
 	splice.Abort(h.Conn, err)
-}
-
-type heldStream struct {
-	heldConn
-	half splice.Conn
-}
-
-func (h *heldStream) CloseWrite() error { return h.half.CloseWrite() }
-
-type heldWriterTo struct {
-	heldStream
-	io.WriterTo
 }

@@ -26,7 +26,7 @@ func (r *recorder) DialContext(_ context.Context, network, address string) (net.
 	return r.conn, r.err
 }
 
-// plainConn counts how it ends; streamConn and copyConn can do more.
+// plainConn counts how it ends; the others can do more.
 type plainConn struct {
 	net.Conn
 	closed, aborted, halfClosed int
@@ -38,10 +38,14 @@ type streamConn struct{ plainConn }
 
 func (c *streamConn) CloseWrite() error { c.halfClosed++; return nil }
 
-type copyConn struct{ streamConn }
+type packetConn struct{ plainConn }
 
-func (c *copyConn) Abort(error)                        { c.aborted++ }
-func (c *copyConn) WriteTo(w io.Writer) (int64, error) { return 42, nil }
+func (c *packetConn) WriteTo(io.Writer) (int64, error) { return 42, nil }
+
+type fullConn struct{ streamConn }
+
+func (c *fullConn) Abort(error)                      { c.aborted++ }
+func (c *fullConn) WriteTo(io.Writer) (int64, error) { return 42, nil }
 
 // flows returns the connections that keep addr, or -1.
 func flows(i *Interceptor, addr netip.Addr) int {
@@ -127,12 +131,17 @@ func TestDialThatFails(t *testing.T) {
 func TestDialKeepsWhatTheConnectionCan(t *testing.T) {
 	i := newInterceptor(t, noUpstream(t), Options{})
 	addr := lookup(t, i, "blog.nostr")
-	plain, stream, full := &plainConn{}, &streamConn{}, &copyConn{}
+	plain, stream, packets, full := &plainConn{}, &streamConn{}, &packetConn{}, &fullConn{}
 	for _, tt := range []struct {
-		conn          net.Conn
-		state         *plainConn
-		half, writeTo bool
-	}{{plain, plain, false, false}, {stream, &stream.plainConn, true, false}, {full, &full.plainConn, true, true}} {
+		conn                 net.Conn
+		state                *plainConn
+		half, writeTo, abort bool
+	}{
+		{plain, plain, false, false, false},
+		{stream, &stream.plainConn, true, false, false},
+		{packets, &packets.plainConn, false, true, false},
+		{full, &full.plainConn, true, true, true},
+	} {
 		d := &nameDialer{i, &recorder{conn: tt.conn}}
 		conn, err := d.DialContext(t.Context(), "tcp", netip.AddrPortFrom(addr, 80).String())
 		if err != nil {
@@ -153,7 +162,7 @@ func TestDialKeepsWhatTheConnectionCan(t *testing.T) {
 			}
 		}
 		conn.(splice.Aborter).Abort(errors.New("reset"))
-		if tt.state.aborted+tt.state.closed != 1 || (tt.state.aborted == 1) != tt.writeTo || flows(i, addr) != 0 {
+		if tt.state.aborted+tt.state.closed != 1 || (tt.state.aborted == 1) != tt.abort || flows(i, addr) != 0 {
 			t.Errorf("%T: aborted %d, closed %d times, %d flows", tt.conn, tt.state.aborted, tt.state.closed, flows(i, addr))
 		}
 	}

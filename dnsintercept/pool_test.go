@@ -255,11 +255,7 @@ func TestPoolLoadsWithCare(t *testing.T) {
 			{"example.com", 304, now}, {"UPPER.nostr", 305, now}, {"two words.nostr", 306, now}, {"", 307, now},
 		}}
 		p := newPool(t, PoolOptions{Store: store, Capacity: 2})
-		for slot, want := range map[uint32]string{300: "", 301: "b.nostr", 302: "c.nostr", 303: ""} {
-			if got, _ := p.Host(p.rng.addr4(slot)); got != want {
-				t.Errorf("slot %d: %q, want %q", slot, got, want)
-			}
-		}
+		checkHosts(t, p, map[uint32]string{300: "", 301: "b.nostr", 302: "c.nostr", 303: ""})
 		if p.Len() != 2 {
 			t.Errorf("%d names", p.Len())
 		}
@@ -273,7 +269,44 @@ func TestPoolLoadsWithCare(t *testing.T) {
 		if _, _, err := p.Address(host(2)); err != nil {
 			t.Error(err)
 		}
+		p = newPool(t, PoolOptions{Store: &memStore{entries: store.entries[:3]}})
+		checkHosts(t, p, map[uint32]string{300: "", 301: "b.nostr"})
 	})
+}
+
+func checkHosts(t *testing.T, p *Pool, bySlot map[uint32]string) {
+	t.Helper()
+	for slot, want := range bySlot {
+		if got, _ := p.Host(p.rng.addr4(slot)); got != want {
+			t.Errorf("slot %d: %q, want %q", slot, got, want)
+		}
+	}
+}
+
+func TestPoolTrustsTheSavedUseOnlySoFar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// It may have been used again within saveEvery after that.
+		store := &memStore{entries: []Entry{{host(0), 300, time.Now().Add(-defaultHold)}}}
+		p := newPool(t, PoolOptions{Store: store, Capacity: 1})
+		for _, want := range []error{errPoolFull, nil} {
+			if _, _, err := p.Address(host(1)); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+			time.Sleep(saveEvery)
+		}
+	})
+}
+
+func TestLedger(t *testing.T) {
+	l := newLedger()
+	for _, e := range []Entry{
+		{Host: "a", Slot: 1}, {Host: "b", Slot: 2}, {Host: "b", Slot: 1}, {Host: "c", Slot: 3}, {Host: "a", Slot: 3},
+	} {
+		l.add(e)
+	}
+	if len(l.bySlot) != 2 || l.bySlot[1].Host != "b" || l.bySlot[3].Host != "a" || len(l.byHost) != 2 {
+		t.Errorf("%v, %v", l.bySlot, l.byHost)
+	}
 }
 
 func TestPoolSavesUse(t *testing.T) {

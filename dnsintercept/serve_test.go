@@ -151,14 +151,13 @@ func TestUDPQueryThatIsTooLong(t *testing.T) {
 
 func TestUDPUpstreamFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
 		down := upstreamFunc(func(context.Context, []byte) ([]byte, error) { return nil, errUpstream })
 		for _, tt := range []struct {
 			up   Upstream
 			took time.Duration
 		}{{down, 0}, {&stalled{}, defaultTimeout}} {
 			c := connect(t, newInterceptor(t, tt.up, Options{}).serveUDP)
-			start = time.Now()
+			start := time.Now()
 			c.send(ask{host: "example.com", kind: dnsmessage.TypeA}.pack(t))
 			if m := c.recv(); m.RCode != dnsmessage.RCodeServerFailure {
 				t.Errorf("%v", m.RCode)
@@ -202,6 +201,12 @@ func TestUDPIsBounded(t *testing.T) {
 			synctest.Wait()
 			if up.most.Load() != int64(tt.want) || len(i.queries) != 0 {
 				t.Errorf("%d queries at a time, %d tokens left", up.most.Load(), len(i.queries))
+			}
+			time.Sleep(udpIdle)
+			for _, c := range clients {
+				if !c.ended() {
+					t.Error("a flow is kept, as if it had queries under way")
+				}
 			}
 		}
 	})

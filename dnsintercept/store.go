@@ -76,14 +76,8 @@ func (s *FileStore) Save(e Entry) error {
 	if s.file == nil {
 		return fmt.Errorf("dnsintercept: journal %s: %w", s.path, fs.ErrClosed)
 	}
-	if s.lines > 2*s.live+1024 {
-		entries, err := s.read()
-		if err == nil {
-			err = s.compact(entries)
-		}
-		if err != nil {
-			return err
-		}
+	if s.lines > 2*s.live+1024 && s.shrink() != nil {
+		s.live = s.lines // it goes on growing, and is tried again much later
 	}
 	line := appendEntry(nil, e)
 	_, err := s.file.WriteAt(line, s.size)
@@ -98,6 +92,15 @@ func (s *FileStore) Save(e Entry) error {
 	s.size += int64(len(line))
 	s.lines++
 	return nil
+}
+
+// shrink drops the lines that others replaced.
+func (s *FileStore) shrink() error {
+	entries, err := s.read()
+	if err != nil {
+		return err
+	}
+	return s.compact(entries)
 }
 
 // Close closes the file. Later calls of Save fail.

@@ -115,6 +115,23 @@ func TestFileStoreDropsWhatWasReplaced(t *testing.T) {
 	}
 }
 
+func TestFileStoreGoesOnWithoutRoom(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, filepath.Join(dir, "addresses"))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Skip("needs a system that can remove an open file:", err)
+	}
+	s.lines = 2000 // time to shrink, for which there is no directory
+	for i := range 3 {
+		if err := s.Save(Entry{host(i), uint32(300 + i), time.Now()}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFileStoreRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")

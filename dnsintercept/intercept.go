@@ -1,0 +1,64 @@
+package dnsintercept
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/nws-vpn/nws-vpn/netstack"
+)
+
+// dnsPort is where queries go, to whatever server.
+const dnsPort = 53
+
+// Handler takes the flows to port 53 and leaves all others to next.
+func (i *Interceptor) Handler(next netstack.Handler) netstack.Handler {
+	return &handler{i, next}
+}
+
+// Dialer dials by next, and puts the name in the place of an address from the
+// pool: "198.18.23.5:80" becomes "<key>.nostr:80", whatever spelling or petname
+// the address was asked for with. An address of the range that stands for no
+// name is refused at once, with syscall.ECONNREFUSED. Connections to names are
+// splice.Aborters, and can half-close and WriteTo when next's can; their
+// addresses keep their names until they are closed.
+func (i *Interceptor) Dialer(next netstack.Dialer) netstack.Dialer {
+	return &nameDialer{i, next}
+}
+
+type handler struct {
+	i    *Interceptor
+	next netstack.Handler
+}
+
+func (h *handler) HandleTCP(ctx context.Context, req *netstack.TCPRequest) {
+	if req.Destination().Port() != dnsPort {
+		h.next.HandleTCP(ctx, req)
+		return
+	}
+	select {
+	case h.i.streams <- struct{}{}:
+		defer func() { <-h.i.streams }()
+	default:
+		req.Reject(syscall.ECONNREFUSED)
+		return
+	}
+	conn, err := req.Accept()
+	if err != nil { // the program has given up
+		return
+	}
+	h.i.serveTCP(ctx, conn)
+}
+
+func (h *handler) HandleUDP(ctx context.Context, conn *netstack.UDPConn) {
+	if conn.Destination().Port() != dnsPort {
+		h.next.HandleUDP(ctx, conn)
+		return
+	}
+	select {
+	case h.i.flows <- struct{}{}:
+		defer func() { <-h.i.flows }()
+		h.i.serveUDP(ctx, conn)
+	default:
+		conn.Reject(syscall.ECONNREFUSED)
+	}
+}
