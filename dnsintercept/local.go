@@ -33,27 +33,22 @@ func (i *Interceptor) direct(msg []byte) (forward *query, reply []byte) {
 // local is the answer to a query that is ours alone, or nil.
 func (i *Interceptor) local(q *query) []byte {
 	addr, reverse := parseReverse(q.host)
+	nostr, transfer := name.Under(q.host), q.kind == dnsmessage.TypeAXFR || q.kind == typeIXFR
+	reverse = reverse && i.pool.Contains(addr)
 	switch {
-	case name.Under(q.host):
-	case reverse && i.pool.Contains(addr):
-	case q.host == canary:
-	case q.kind == dnsmessage.TypeAXFR, q.kind == typeIXFR:
-		// A zone comes in any number of messages, an upstream's answer in one.
-		return q.fail(dnsmessage.RCodeRefused)
-	default:
+	case !nostr && !reverse && !transfer && q.host != canary:
 		return nil
-	}
-	switch {
 	case q.edns && q.version != 0:
 		return q.fail(rcodeBadVersion)
-	case q.class != dnsmessage.ClassINET && q.class != dnsmessage.ClassANY:
+	case transfer, q.class != dnsmessage.ClassINET && q.class != dnsmessage.ClassANY:
+		// A zone comes in any number of messages, an upstream's answer in one.
 		return q.fail(dnsmessage.RCodeRefused)
-	case q.host == canary:
-		return q.reply(dnsmessage.RCodeNameError, nil, headerLen, i.ttl)
-	case name.Under(q.host):
+	case nostr:
 		return i.nostr(q)
+	case reverse:
+		return i.pointer(q, addr)
 	}
-	return i.pointer(q, addr)
+	return q.reply(dnsmessage.RCodeNameError, nil, headerLen, i.ttl) // the canary
 }
 
 // nostr answers for a name in the .nostr domain.

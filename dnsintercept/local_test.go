@@ -30,7 +30,6 @@ func TestLocalAnswers(t *testing.T) {
 		{"blog.nostr", any, ok, none},
 		{"blog.nostr", txt, ok, none},
 		{"blog.nostr", soa, ok, none},
-		{"blog.nostr", dnsmessage.TypeAXFR, ok, none},
 		{"unknown.nostr", a, nx, none},
 		{"unknown.nostr", txt, nx, none},
 		{"www.blog.nostr", a, nx, none},
@@ -154,6 +153,7 @@ func TestRefusedHere(t *testing.T) {
 	for what, a := range map[string]ask{
 		"class CHAOS":   {host: "blog.nostr", kind: dnsmessage.TypeA, class: dnsmessage.ClassCHAOS},
 		"zone transfer": {host: "example.com", kind: dnsmessage.TypeAXFR},
+		"of .nostr":     {host: "blog.nostr", kind: dnsmessage.TypeAXFR},
 		"incremental":   {host: "example.com", kind: typeIXFR},
 	} {
 		if m := answer(t, i, a); m.RCode != dnsmessage.RCodeRefused {
