@@ -66,7 +66,7 @@ lint:
 	GOOS=windows CGO_ENABLED=0 $(GO) build ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) mod tidy -diff
-	$(GO) test -run '^TestImport' ./test
+	$(GO) test ./test/imports
 
 install: build
 	install -D -m 0755 nws-vpn $(DESTDIR)$(PREFIX)/bin/nws-vpn
