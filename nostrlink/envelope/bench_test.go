@@ -91,8 +91,41 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen parses and decrypts, as for data of an established session.
+// BenchmarkOpen parses, checks id and signature, and decrypts. A Verifier has
+// seen the author before.
 func BenchmarkOpen(b *testing.B) {
+	for _, size := range sizes {
+		p := newPair(b, size)
+		var buf []byte
+		open := func(verify func(*Event) error) func() error {
+			return func() error {
+				ev, err := ParseEvent(p.event)
+				if err != nil {
+					return err
+				}
+				if err := verify(&ev); err != nil {
+					return err
+				}
+				buf, err = Open(buf[:0], ev.Content, p.key)
+				return err
+			}
+		}
+		benchmark(b, size, "envelope", open((*Event).Verify))
+		benchmark(b, size, "envelope-verifier", open(NewVerifier(1).Verify))
+		benchmark(b, size, "go-nostr", func() error {
+			ev, err := verifyByNostr(p.event)
+			if err != nil {
+				return err
+			}
+			_, err = nip44.Decrypt(ev.Content, *p.key.bytes())
+			return err
+		})
+	}
+}
+
+// BenchmarkOpenUnverified parses and decrypts, as for an established session's
+// data, whose MAC and packet header are checked instead.
+func BenchmarkOpenUnverified(b *testing.B) {
 	for _, size := range sizes {
 		p := newPair(b, size)
 		var buf []byte
@@ -115,44 +148,21 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkOpenVerified parses, checks id and signature, and decrypts.
-func BenchmarkOpenVerified(b *testing.B) {
-	for _, size := range sizes {
-		p := newPair(b, size)
-		var buf []byte
-		benchmark(b, size, "envelope", func() error {
-			ev, err := ParseEvent(p.event)
-			if err != nil {
-				return err
-			}
-			if err := ev.Verify(); err != nil {
-				return err
-			}
-			buf, err = Open(buf[:0], ev.Content, p.key)
-			return err
-		})
-		benchmark(b, size, "go-nostr", func() error {
-			ev, err := verifyByNostr(p.event)
-			if err != nil {
-				return err
-			}
-			_, err = nip44.Decrypt(ev.Content, *p.key.bytes())
-			return err
-		})
-	}
-}
-
 // BenchmarkVerify is a relay's work: parse, check id and signature.
 func BenchmarkVerify(b *testing.B) {
 	for _, size := range sizes {
 		p := newPair(b, size)
-		benchmark(b, size, "envelope", func() error {
-			ev, err := ParseEvent(p.event)
-			if err != nil {
-				return err
+		verify := func(verify func(*Event) error) func() error {
+			return func() error {
+				ev, err := ParseEvent(p.event)
+				if err != nil {
+					return err
+				}
+				return verify(&ev)
 			}
-			return ev.Verify()
-		})
+		}
+		benchmark(b, size, "envelope", verify((*Event).Verify))
+		benchmark(b, size, "envelope-verifier", verify(NewVerifier(1).Verify))
 		benchmark(b, size, "go-nostr", func() error {
 			_, err := verifyByNostr(p.event)
 			return err

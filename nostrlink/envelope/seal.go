@@ -57,7 +57,7 @@ func (s *Sealer) SealTo(dst []byte, t Template) (event []byte, id [32]byte, err 
 
 	var w writer
 	text := base64.StdEncoding.EncodedLen(size)
-	if err := w.begin(dst, s.author, t.Kind, t.CreatedAt.Unix(), &s.to, t.Tags, text); err != nil {
+	if err := w.begin(dst, s.author, &t, &s.to, text); err != nil {
 		return dst, id, err
 	}
 	n := len(w.buf)

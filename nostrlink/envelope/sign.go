@@ -33,7 +33,7 @@ func Sign(dst []byte, author SecretKey, t Template) (event []byte, id [32]byte, 
 		return dst, id, errTemplate
 	}
 	var w writer
-	if err := w.begin(dst, author, t.Kind, t.CreatedAt.Unix(), nil, t.Tags, len(t.Content)); err != nil {
+	if err := w.begin(dst, author, &t, nil, len(t.Content)); err != nil {
 		return dst, id, err
 	}
 	w.buf = appendEscaped(w.buf, t.Content)
@@ -58,19 +58,19 @@ type writer struct {
 	content   int // where its opening quote is
 }
 
-// begin needs room for content more bytes than it writes itself. to, if not
-// nil, becomes a p tag before tags.
-func (w *writer) begin(dst []byte, author SecretKey, kind int, createdAt int64, to *PublicKey, tags [][]string, content int) error {
-	k := author.secret()
-	if k == nil {
+// begin writes t, but for its content, for which it makes room. to, if not nil,
+// becomes a p tag before the others.
+func (w *writer) begin(dst []byte, author SecretKey, t *Template, to *PublicKey, content int) error {
+	w.author = author.secret()
+	if w.author == nil {
 		return errNoKey
 	}
-	w.author = k
-	if kind < 0 || kind > maxKind || createdAt < 0 {
+	createdAt := t.CreatedAt.Unix()
+	if t.Kind < 0 || t.Kind > maxKind || createdAt < 0 {
 		return errTemplate
 	}
 	size := 448 + content // of an event with one p tag
-	for _, tag := range tags {
+	for _, tag := range t.Tags {
 		for _, s := range tag {
 			if !utf8.ValidString(s) {
 				return errTemplate
@@ -85,16 +85,16 @@ func (w *writer) begin(dst []byte, author SecretKey, kind int, createdAt int64, 
 	b = append(b, `","pubkey":`...)
 	w.pubkey = len(b)
 	b = append(b, '"')
-	b = hex.AppendEncode(b, k.pub[:])
+	b = hex.AppendEncode(b, w.author.pub[:])
 	b = append(b, `","created_at":`...)
 	w.createdAt = len(b)
 	b = strconv.AppendInt(b, createdAt, 10)
 	b = append(b, `,"kind":`...)
 	w.kind = len(b)
-	b = strconv.AppendInt(b, int64(kind), 10)
+	b = strconv.AppendInt(b, int64(t.Kind), 10)
 	b = append(b, `,"tags":`...)
 	w.tags = len(b)
-	b = appendTags(b, to, tags)
+	b = appendTags(b, to, t.Tags)
 	b = append(b, `,"content":`...)
 	w.content = len(b)
 	w.buf = append(b, '"')
