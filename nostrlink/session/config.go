@@ -12,7 +12,7 @@ import (
 // handshake says nothing.
 type Limits struct {
 	Window       uint64 // bytes in flight or unread on all streams; default 24 MiB
-	StreamWindow uint64 // the same for a new stream; default 512 KiB; it grows with use
+	StreamWindow uint64 // the same for a new stream; default 1 MiB; it grows with use
 	MaxStreams   int    // streams and flows open at a time; default 4096
 	MaxPacket    int    // largest packet it can receive; default 65,535
 }
@@ -36,10 +36,10 @@ type Config struct {
 
 // The defaults of Limits and Config.
 const (
-	DefaultWindow          = 24 << 20
-	DefaultStreamWindow    = 512 << 10
+	DefaultWindow          = 32 << 20
+	DefaultStreamWindow    = 1 << 20
 	DefaultMaxStreams      = 4096
-	DefaultMaxStreamWindow = 6 << 20
+	DefaultMaxStreamWindow = 8 << 20
 	DefaultSendBuffer      = 8 << 20
 	DefaultKeepAlive       = 20 * time.Second
 	DefaultDeadAfter       = 30 * time.Second

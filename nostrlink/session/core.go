@@ -273,7 +273,7 @@ func (c *core) tick(now time.Duration) {
 			c.detectLoss(now, p)
 		}
 		if now >= p.probeAt(c.cfg.AckDelay) {
-			c.probe(p)
+			c.probe(now, p)
 		}
 		c.forgetLost(now, p)
 	}

@@ -177,7 +177,8 @@ func (c *core) requeueData(s *stream, f *sentFrame) {
 // probe asks a path that has fallen silent for a sign of life, with what it
 // has not acknowledged for longest. A path that stays silent loses what it
 // carries to the others.
-func (c *core) probe(p *pathState) {
+func (c *core) probe(now time.Duration, p *pathState) {
+	p.probedAt = now
 	p.timeouts++
 	p.probes = 1
 	c.stats.Probes++

@@ -126,6 +126,9 @@ func (c *core) refuse(s *stream, code wire.Code, text string) {
 // write buffers what there is room for and says how much that was.
 func (c *core) write(s *stream, p []byte) int {
 	h := &s.out
+	if h.fin || s.resetSent || s.gone {
+		return 0
+	}
 	room := max(0, unsentLimit-int(h.unsent()))
 	if c.unsent+len(p) > c.cfg.SendBuffer {
 		room = min(room, max(unsentFair-int(h.unsent()), c.cfg.SendBuffer-c.unsent, 0))
@@ -259,8 +262,8 @@ func (c *core) readable(s *stream, limit int) []byte {
 	return h.buf.slice(h.read, int(min(n-h.read, uint64(limit))))
 }
 
-// consume notes that n bytes have been read, and grants more credit when half
-// of it is used.
+// consume notes that n bytes have been read, and grants more credit when a
+// quarter of it is used.
 func (c *core) consume(now time.Duration, s *stream, n int) {
 	h := &s.in
 	if h.discard { // closed meanwhile: all of it is given back already
@@ -273,7 +276,7 @@ func (c *core) consume(now time.Duration, s *stream, n int) {
 		h.buf.release(h.read)
 	}
 	c.giveBack(uint64(n))
-	if h.hasFinal || s.gone || s.resetSent || h.limit-h.read > c.share(h)/2 {
+	if h.hasFinal || s.gone || s.resetSent || h.limit-h.read > c.share(h)/4*3 {
 		return
 	}
 	if h.grantedAt == 0 || now-h.grantedAt < 4*c.roundTrip() {
@@ -298,7 +301,7 @@ const minShare = 64 << 10
 // giveBack returns credit of the session to the peer.
 func (c *core) giveBack(n uint64) {
 	c.rxRead += n
-	if c.rxLimit-c.rxRead <= c.cfg.Local.Window/2 {
+	if c.rxLimit-c.rxRead <= c.cfg.Local.Window/4*3 {
 		c.rxLimit = c.rxRead + c.cfg.Local.Window
 		c.sendLimit = true
 	}

@@ -90,6 +90,7 @@ type pathState struct {
 	newest       uint64        // the largest number acknowledged, plus one
 	lossAt       time.Duration // when the oldest packet will count as lost, or never
 	progressAt   time.Duration // the last acknowledgement of something
+	probedAt     time.Duration // the last probe
 	timeouts     int           // probe timeouts since then
 	probes       int           // packets that may go beyond the window
 	delivered    int64
@@ -97,6 +98,7 @@ type pathState struct {
 	firstAt      time.Duration
 	rate         windowed[int64] // bytes per second
 	window       int
+	burst        burst
 	limitedUntil int64 // samples before this much is delivered have seen a pause
 	accepts      bool  // the first hop tells what it took
 	unaccepted   int   // packets it has not yet taken
@@ -111,6 +113,7 @@ type pathState struct {
 // ackNews gathers what one acknowledgement says about a path.
 type ackNews struct {
 	count  int
+	cost   int
 	sum    time.Duration // of round trips
 	min    time.Duration
 	newest *sentPacket
@@ -157,6 +160,7 @@ func (p *pathState) onAcked(now time.Duration, k *sentPacket) {
 		n.min = rtt
 	}
 	n.count++
+	n.cost += k.cost
 	n.sum += rtt
 	if n.newest == nil || k.number > n.newest.number {
 		n.newest = k
@@ -180,6 +184,7 @@ func (p *pathState) afterAck(now, delay time.Duration) {
 	p.timeouts, p.probes = 0, 0
 	p.sampleRTT(now, n.sum/time.Duration(n.count)-min(delay, n.min/2), n.min-min(delay, n.min/2))
 	p.sampleRate(now, n.newest)
+	p.sampleBurst(now, n.cost)
 	p.firstAt, p.deliveredAt = n.newest.at, now
 	p.resize()
 	if p.inflight == 0 {
@@ -240,7 +245,34 @@ func (p *pathState) resize() {
 		p.window = max(4*(p.maxPacket+packetCost), min(int(holds*3/4), maxWindow))
 		return
 	}
-	p.window = int(min(max(2*holds, minWindow), maxWindow))
+	extra, _ := p.burst.most.get(more)
+	p.window = int(min(max(2*holds+float64(extra), minWindow), maxWindow))
+}
+
+// burst measures how much more arrives at once than the rate would bring: a
+// relay that delivers every 100 ms needs that much beyond the window of one
+// that delivers evenly.
+type burst struct {
+	since time.Duration
+	acked int64
+	most  windowed[int64]
+}
+
+// maxBurst is the time whose worth of bytes a burst counts for at most.
+const maxBurst = 300 * time.Millisecond
+
+func (p *pathState) sampleBurst(now time.Duration, acked int) {
+	rate, ok := p.rate.get(more)
+	if !ok {
+		return
+	}
+	b := &p.burst
+	if due := int64(float64(rate) * (now - b.since).Seconds()); due >= b.acked {
+		b.since, b.acked = now, 0
+	}
+	b.acked += int64(acked)
+	extra := b.acked - int64(float64(rate)*(now-b.since).Seconds())
+	b.most.add(now, min(max(5*p.srtt, time.Second/2), 5*time.Second), min(extra, int64(float64(rate)*maxBurst.Seconds())), more)
 }
 
 // lossDelay is how old a packet gets before a younger one's arrival proves it
@@ -263,7 +295,7 @@ func (p *pathState) probeAt(ackDelay time.Duration) time.Duration {
 	if p.outstanding.head == nil || p.busy || p.probes > 0 {
 		return never
 	}
-	return max(p.progressAt, p.outstanding.head.at) + p.probeTimeout(ackDelay)
+	return max(p.progressAt, p.probedAt, p.outstanding.head.at) + p.probeTimeout(ackDelay)
 }
 
 // healthy paths carry data; the others only probes while there is one.

@@ -15,9 +15,9 @@ import (
 type order int
 
 const (
-	inOrder order = iota
-	shuffled      // every packet on its own: late by up to jitter
-	batched       // delivered together every 100 ms, in no order
+	inOrder  order = iota
+	shuffled       // every packet on its own: late by up to jitter
+	batched        // delivered together every 100 ms, in no order
 )
 
 // link is one direction of a simulated carrier.
