@@ -22,7 +22,8 @@ type configurator struct {
 
 	mu      sync.Mutex
 	lock    *os.File // nil when closed
-	applied []change // what the journal lists
+	applied []change // what is in force, or may be
+	onDisk  []change // what the journal lists: no less
 	notes   []string
 }
 
@@ -95,17 +96,18 @@ func (c *configurator) resume() error {
 	if j == nil || err != nil {
 		return err
 	}
-	c.applied = j.Changes
+	c.onDisk = j.Changes
 	if j.Boot == c.boot && j.Namespace.same(c.ns) {
-		c.log.Info("found what an earlier tunnel left", "changes", len(c.applied))
-		return c.save(slices.DeleteFunc(slices.Clone(c.applied), isGone))
+		c.log.Info("found what an earlier tunnel left", "changes", len(j.Changes))
+		c.applied = slices.DeleteFunc(slices.Clone(c.onDisk), isGone)
+		return nil
 	}
 	if j.Boot == c.boot && j.Namespace.Inode != c.ns.Inode && j.Namespace.exists() {
 		return fmt.Errorf("platform: the journal in %s is about another network namespace, net:[%d], which still exists: run this there, or choose another state directory", c.dir, j.Namespace.Inode)
 	}
-	c.log.Info("found what a tunnel left before the machine was restarted, or in a namespace that is gone", "changes", len(c.applied))
+	c.log.Info("found what a tunnel left before the machine was restarted, or in a namespace that is gone", "changes", len(j.Changes))
 	var files []change
-	for _, ch := range c.applied {
+	for _, ch := range j.Changes {
 		if _, ok := ch.(*resolvChange); ok {
 			files = append(files, ch)
 		}

@@ -151,7 +151,7 @@ func threadNamespace() (namespace, error) {
 // process or mounted where we can see it.
 func (n namespace) exists() bool {
 	want := fmt.Sprintf("net:[%d]", n.Inode)
-	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), " "+want+" ") {
+	if b, err := os.ReadFile("/proc/thread-self/mountinfo"); err == nil && strings.Contains(string(b), " "+want+" ") {
 		return true
 	}
 	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")

@@ -120,7 +120,7 @@ func TestKillAtEveryStep(t *testing.T) {
 			enterNamespaces(t)
 			r.make(t)
 			before := snapshot(t)
-			points := runVictim(t, t.TempDir(), 0)
+			points := runVictim(t, stateDir(t), 0)
 			if len(points) < 60 {
 				t.Fatalf("only %d points: %q", len(points), points)
 			}
@@ -132,7 +132,7 @@ func TestKillAtEveryStep(t *testing.T) {
 				if i > 0 && !strings.Contains(point, "resolv") {
 					continue
 				}
-				dir := t.TempDir()
+				dir := stateDir(t)
 				for _, how := range []func(*testing.T, string){cleanUpTwice, takeOver} {
 					runVictim(t, dir, at+1)
 					how(t, dir)

@@ -23,7 +23,8 @@ import (
 // is in the returned namespace. The test's goroutine keeps its thread, which
 // ends with it, and the namespaces with that.
 //
-// The network namespace is new; /etc is an empty one but for a resolv.conf.
+// The network namespace is new; /run is empty, and so is /etc but for a
+// resolv.conf.
 func enterNamespaces(t *testing.T) *peer {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -32,6 +33,7 @@ func enterNamespaces(t *testing.T) *peer {
 	runtime.LockOSThread()
 	must(t, unix.Unshare(unix.CLONE_NEWNET|unix.CLONE_NEWNS))
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	must(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"))
 	must(t, unix.Mount("tmpfs", "/etc", "tmpfs", 0, "mode=755"))
 	must(t, os.WriteFile("/etc/resolv.conf", []byte("search lan\nnameserver 192.0.2.53\n"), 0o640))
 	must(t, os.Chown("/etc/resolv.conf", 7, 8))
@@ -184,6 +186,15 @@ func tryOpenTUN(name string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// stateDir makes a state directory in the test's own /run, which is in memory:
+// the disk's speed is not what is tested.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/run", "state")
+	must(t, err)
+	return dir
 }
 
 // testConfig is a Config as `up` makes it.

@@ -180,7 +180,7 @@ func (c Config) validate() error {
 	}
 	for _, a := range c.DNS {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-			return fmt.Errorf("platform: %s cannot be a name server", a)
+			return fmt.Errorf("platform: %q cannot be a name server", a)
 		}
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 //  4. The journal gets what is left.
 func (c *configurator) reconcile(wanted []change) error {
 	before := c.applied
-	if err := c.save(append(slices.Clone(wanted), missingFrom(wanted, before)...)); err != nil {
+	if err := c.announce(append(slices.Clone(wanted), missingFrom(wanted, before)...)); err != nil {
 		return err
 	}
 	done, err := c.applyAll(wanted)
@@ -36,9 +36,22 @@ func (c *configurator) reconcile(wanted []change) error {
 	return err
 }
 
-// save makes list what the journal lists, unless it is already.
+// announce sees to it that the journal lists all of list. It writes only what is
+// new, so that undoing works on a full disk.
+func (c *configurator) announce(list []change) error {
+	for _, ch := range list {
+		if old := find(c.onDisk, ch.String()); old == nil || !same(old, ch) {
+			return c.save(list)
+		}
+	}
+	c.applied = list
+	return nil
+}
+
+// save makes list what the journal lists.
 func (c *configurator) save(list []change) error {
-	if slices.EqualFunc(list, c.applied, same) {
+	if slices.EqualFunc(list, c.onDisk, same) {
+		c.applied = list
 		return nil
 	}
 	if err := c.env.step("before the journal"); err != nil {
@@ -48,7 +61,7 @@ func (c *configurator) save(list []change) error {
 	if err := writeJournal(c.dir, j); err != nil {
 		return err
 	}
-	c.applied = list
+	c.applied, c.onDisk = list, list
 	return c.env.step("after the journal")
 }
 

@@ -157,8 +157,11 @@ func putFile(e *env, path string, f savedFile) error {
 		return nil
 	}
 	os.Remove(newName(path))
+	if st, serr := os.Lstat(path); serr != nil || !st.Mode().IsRegular() || f.Kind != kindFile {
+		return err
+	}
 	for _, errno := range []unix.Errno{unix.EBUSY, unix.EXDEV, unix.EROFS, unix.EACCES, unix.EPERM} {
-		if errors.Is(err, errno) && f.Kind == kindFile {
+		if errors.Is(err, errno) {
 			return writeInPlace(e, path, f)
 		}
 	}
