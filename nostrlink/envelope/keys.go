@@ -113,7 +113,8 @@ func (sk SecretKey) NSec() string {
 	return s
 }
 
-// Wipe overwrites the key in memory, in every copy of sk.
+// Wipe overwrites the key in memory, in every copy of sk. It cannot reach what
+// computations with it have left on stacks.
 func (sk SecretKey) Wipe() {
 	if sk.k != nil {
 		(*sk.k).d.Zero()

@@ -59,7 +59,6 @@ func multiplyBase(d *Scalar) affine {
 	var y fe
 	y.neg(&result.y)
 	result.y.choose(&y, negative)
-	u = digits{}
 	return result
 }
 
@@ -97,6 +96,5 @@ func multiply(d *Scalar, p *affine) affine {
 		}
 		sum.addAffine(&sum, &a)
 	}
-	u = digits{}
 	return sum.toAffine()
 }
