@@ -3,7 +3,6 @@ package relay_test
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"sync"
@@ -40,12 +39,6 @@ func number(t *testing.T, raw []byte) int {
 
 func forRecipient() []relay.Filter {
 	return []relay.Filter{{Kinds: []int{28333}, Tags: map[string][]string{"p": {recipient}}, Limit: new(int)}}
-}
-
-func idOf(raw []byte) (id [32]byte) {
-	_, after, _ := strings.Cut(string(raw), `"id":"`)
-	hex.Decode(id[:], []byte(after[:64]))
-	return id
 }
 
 func dial(t *testing.T, r *relaytest.Relay, opts relay.Options) *relay.Conn {

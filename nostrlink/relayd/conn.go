@@ -242,7 +242,6 @@ func (c *conn) send(to *conn, m ws.Message, until time.Time) bool {
 				c.server.stats.slow.Add(1)
 				to.ws.Fail(errSlow)
 			}
-			err = errSlow
 			break
 		}
 		timer := time.NewTimer(wait)

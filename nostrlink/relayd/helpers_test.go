@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,17 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(goNostrURL); url != "" {
+		if err := useGoNostr(url); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("ok")
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // start runs a relay on a loopback socket until the test ends.
 func start(t testing.TB, opts relayd.Options) (url string, s *relayd.Server) {
