@@ -152,7 +152,7 @@ func missingFrom(b, a []change) []change {
 	return out
 }
 
-// MarshalJSON and UnmarshalJSON keep a list of changes in the journal.
+// changeList is a list of changes that can be written to the journal and read.
 type changeList []change
 
 func (l changeList) MarshalJSON() ([]byte, error) {

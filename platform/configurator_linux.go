@@ -152,20 +152,19 @@ func (c *configurator) set(cfg Config) error {
 		return fmt.Errorf("platform: %w", err)
 	}
 	wanted, notes, err := plan(cfg, f, c.applied)
-	var overlap *OverlapError
-	if errors.As(err, &overlap) {
-		return err
-	}
 	if err != nil {
 		return fmt.Errorf("platform: %w", err)
 	}
+	told := c.notes
 	c.notes = notes
 	if err := c.reconcile(wanted); err != nil {
-		c.notes = nil
+		c.notes = told
 		return err
 	}
 	for _, n := range c.notes {
-		c.log.Warn(n)
+		if !slices.Contains(told, n) {
+			c.log.Warn("the tunnel is up, with a limit", "note", n)
+		}
 	}
 	return nil
 }

@@ -26,9 +26,11 @@
 // route: its traffic is refused.
 //
 // What this does not stop, and a packet filter must: a socket bound to an
-// uplink's interface, a mark forged with CAP_NET_RAW, and packets forwarded for
-// others to networks this machine is attached to. The filter will be one more
-// change in the same list (see plan), put in force before the rules.
+// uplink's interface (for IPv4, the kernel then takes any address to be on the
+// link), IPv6 multicast on the link, a mark forged with CAP_NET_RAW, and packets
+// from the network to the tunnel's address. The filter will be one more change
+// in the same list (see plan), put in force before the rules. Nor do answers to
+// connections from outside find their way back past the tunnel before it does.
 package platform
 
 import (
@@ -114,7 +116,7 @@ type OverlapError struct {
 }
 
 func (e *OverlapError) Error() string {
-	return fmt.Sprintf("platform: the tunnel's address %s lies in %s, which this machine already reaches by %s: choose another address for the tunnel",
+	return fmt.Sprintf("the tunnel's address %s lies in %s, which this machine already reaches by %s: choose another address for the tunnel",
 		e.Address, e.Network, e.Interface)
 }
 

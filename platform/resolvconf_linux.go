@@ -281,7 +281,7 @@ func uplinkServers(e *env, r *resolvChange) []netip.Addr {
 		}
 	}
 	var servers []netip.Addr
-	if err == nil {
+	if err == nil && !bytes.HasPrefix(text, []byte(resolvHeader)) {
 		servers = parseResolvConf(text)
 	}
 	if !onlyLoopback(servers) {

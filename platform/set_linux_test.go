@@ -238,8 +238,8 @@ func TestFailedSetKeepsWhatWasInForce(t *testing.T) {
 			break
 		}
 		for _, p := range rec.points {
-			if strings.Contains(p, "undoing ip -4 rule") && strings.HasSuffix(p, "lookup 20055") && err != nil && !strings.Contains(f.at, "undoing") {
-				t.Errorf("%s: the rule in force was undone: %s", f.at, p)
+			if strings.Contains(p, "before undoing ip -4 rule") && !strings.HasSuffix(p, "lookup 4711") && err != nil && !strings.Contains(f.at, "undoing") {
+				t.Errorf("%s: a rule in force was undone: %s", f.at, p)
 			}
 		}
 		must(t, c.Set(testConfig()))
