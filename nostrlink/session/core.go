@@ -21,11 +21,12 @@ const maxIDGaps = 1024
 // busy call next until it gives nothing, then sleep until deadline and call
 // tick.
 type core struct {
-	cfg   Config
-	dir   wire.Direction // of the packets we send
-	paths []*pathState
-	ring  sentRing
-	rx    received
+	cfg     Config
+	dir     wire.Direction // of the packets we send
+	paths   []*pathState
+	ring    sentRing
+	rx      received
+	heardOn *pathState // where the newest packet came from that asks for an answer
 
 	streams map[uint64]*stream // by id, until they are gone
 	lastID  uint64             // dialer: the newest stream id

@@ -130,7 +130,7 @@ func (c *core) appendDatagrams(s *stream, b []byte, limit int) ([]byte, bool) {
 	for len(q.items) > 0 {
 		n := len(q.items[0])
 		if n > wire.DatagramRoom(limit-len(b), s.id) {
-			if n <= c.maxDatagram(limit) {
+			if n <= maxDatagram(limit) {
 				return b, true
 			}
 			q.pop() // written for a path with larger packets
@@ -143,11 +143,19 @@ func (c *core) appendDatagrams(s *stream, b []byte, limit int) ([]byte, bool) {
 	return b, false
 }
 
-// maxDatagram is the largest datagram that fits a packet of limit bytes beside
-// the largest acknowledgement.
-func (c *core) maxDatagram(limit int) int {
+// maxDatagram is the largest datagram that always fits a packet of limit bytes.
+func maxDatagram(limit int) int {
 	return wire.DatagramRoom(limit-wire.HeaderLen(1<<62-1)-maxAckLen, 1<<62-1)
 }
 
 // maxAckLen is the longest ACK.
 const maxAckLen = 1 + 8 + 8 + 1 + 8 + (wire.MaxAckRanges-1)*16
+
+// largestDatagram is the largest datagram that every path takes.
+func (c *core) largestDatagram() int {
+	limit := c.cfg.Peer.MaxPacket
+	for _, p := range c.paths {
+		limit = min(limit, p.maxPacket)
+	}
+	return maxDatagram(limit)
+}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -47,6 +48,9 @@ func (c *core) receive(now time.Duration, p *pathState, packet []byte) {
 	}
 	if keep {
 		c.rx.add(now, h.Number, elicits, len(packet))
+		if elicits || c.heardOn == nil {
+			c.heardOn = p
+		}
 	}
 	if !elicits {
 		c.stats.BareAcksReceived++
@@ -331,5 +335,5 @@ func (c *core) onDatagram(s *stream, p []byte) {
 const maxDatagramBytes = 16 << 20
 
 func closeError(f *wire.Close) error {
-	return &wire.Error{Code: f.Code, Text: string(f.Text)}
+	return fmt.Errorf("session: closed by the other end: %w", &wire.Error{Code: f.Code, Text: string(f.Text)})
 }

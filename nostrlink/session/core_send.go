@@ -106,7 +106,7 @@ func (c *core) ready(now time.Duration, p *pathState) bool {
 	if p.probes > 0 {
 		return true
 	}
-	if due, ok := c.rx.due(c.cfg.AckDelay); ok && due <= now && c.preferred(p) {
+	if due, ok := c.rx.due(c.cfg.AckDelay); ok && due <= now && c.answers(p) {
 		return true
 	}
 	if !c.mayCarry(p) || !c.hasWork() {
@@ -126,6 +126,13 @@ func (p *pathState) holdUntil() time.Duration {
 		return 0
 	}
 	return p.sentAt + holdFor
+}
+
+// answers reports whether p is where an acknowledgement goes when nothing else
+// does: where the packet it speaks of came from, so that it does not depend on
+// what we believe of our own direction of the others.
+func (c *core) answers(p *pathState) bool {
+	return p == c.heardOn || c.heardOn.gone || c.heardOn.busy && c.preferred(p)
 }
 
 // preferred reports whether p is where a packet arrives first. Full packets

@@ -34,7 +34,7 @@ func (c *core) newStream(network wire.Network, dest string, uuid [16]byte) *stre
 	s.in.window = c.cfg.Local.StreamWindow
 	s.in.limit = s.in.window
 	if network == wire.NetworkUDP {
-		s.dg = new(datagrams)
+		s.dg = new(datagramQueues)
 	}
 	c.open++
 	c.stats.StreamsOpened++
@@ -67,6 +67,21 @@ func (c *core) onOpen(f *wire.Open) {
 		return
 	}
 	c.requests = append(c.requests, s)
+}
+
+// nextRequest takes the oldest request that its dialer still wants, or nil.
+func (c *core) nextRequest() *stream {
+	for len(c.requests) > 0 {
+		s := c.requests[0]
+		c.requests[0] = nil
+		if c.requests = c.requests[1:]; len(c.requests) == 0 {
+			c.requests = nil
+		}
+		if s.err == nil {
+			return s
+		}
+	}
+	return nil
 }
 
 // isNew notes the id of a stream at the listener. It reports false when the id

@@ -71,8 +71,8 @@ type stream struct {
 
 	out  sendHalf
 	in   recvHalf
-	dg   *datagrams    // of a flow, else nil
-	idle time.Duration // when its user closed it; 0 before
+	dg   *datagramQueues // of a flow, else nil
+	idle time.Duration   // when its user closed it; 0 before
 }
 
 // sendHalf is the direction we write.
@@ -218,8 +218,8 @@ func (s *stream) sendable(session uint64) uint64 {
 	return min(n, session) + h.lost.total()
 }
 
-// datagrams are the queues of a flow. Both are bounded; the oldest is dropped.
-type datagrams struct{ in, out datagramQueue }
+// datagramQueues are the queues of a flow. Both are bounded; the oldest is dropped.
+type datagramQueues struct{ in, out datagramQueue }
 
 const (
 	flowDatagrams = 512

@@ -15,6 +15,7 @@ const (
 	maxReorder   = 300 * time.Millisecond // how far it widens, unless the round trip is longer
 	calmReorder  = 30 * time.Second       // it narrows after so long without a spurious loss
 	maxBackoff   = 4 * time.Second        // between probes, unless the timeout is longer
+	maxTimeout   = 10 * time.Second       // and then
 	minRTTExpiry = 10 * time.Second       // the shortest round trip is looked for again after this
 	minDrain     = 200 * time.Millisecond // with a queue this short
 	lostMemory   = 10 * time.Second       // how long a lost packet may still prove spurious
@@ -103,7 +104,6 @@ type pathState struct {
 	accepts      bool  // the first hop tells what it took
 	unaccepted   int   // packets it has not yet taken
 	sentAt       time.Duration
-	acceptedAt   time.Duration
 	sent         uint64
 	lostPackets  uint64
 	spurious     uint64
@@ -156,15 +156,17 @@ func (p *pathState) onAcked(now time.Duration, k *sentPacket) {
 	}
 	p.newest = max(p.newest, k.number+1)
 	n := &p.news
+	if n.newest == nil || k.number > n.newest.number {
+		n.newest = k
+	}
+	// An old packet may have arrived long ago: acknowledgements get lost.
+	rtt = min(rtt, now-n.newest.at+p.lossDelay())
 	if n.count == 0 || rtt < n.min {
 		n.min = rtt
 	}
 	n.count++
 	n.cost += k.cost
 	n.sum += rtt
-	if n.newest == nil || k.number > n.newest.number {
-		n.newest = k
-	}
 }
 
 // onSpurious widens the reordering window by what would have been needed.
@@ -182,7 +184,9 @@ func (p *pathState) afterAck(now, delay time.Duration) {
 	p.news = ackNews{}
 	p.progressAt = now
 	p.timeouts, p.probes = 0, 0
-	p.sampleRTT(now, n.sum/time.Duration(n.count)-min(delay, n.min/2), n.min-min(delay, n.min/2))
+	if n.min > delay {
+		p.sampleRTT(now, n.sum/time.Duration(n.count)-delay, n.min-delay)
+	}
 	p.sampleRate(now, n.newest)
 	p.sampleBurst(now, n.cost)
 	p.firstAt, p.deliveredAt = n.newest.at, now
@@ -287,7 +291,7 @@ func (p *pathState) probeTimeout(ackDelay time.Duration) time.Duration {
 		return initialRTT << min(p.timeouts, 2)
 	}
 	d := max(p.srtt, p.latest) + max(4*p.rttvar, 2*minReorder) + p.reorder + ackDelay
-	return min(d<<min(p.timeouts, 8), max(d, maxBackoff))
+	return min(d<<min(p.timeouts, 8), max(d, maxBackoff), maxTimeout)
 }
 
 // probeAt is when the path is probed next.
@@ -304,6 +308,9 @@ func (p *pathState) healthy() bool { return p.timeouts < 2 }
 // backlog is how long a byte handed to the path now takes to arrive.
 func (p *pathState) backlog() time.Duration {
 	d := p.srtt / 2
+	if !p.hasRTT {
+		d = initialRTT / 2
+	}
 	if rate, ok := p.rate.get(more); ok && rate > 0 {
 		d += time.Duration(float64(p.inflight) / float64(rate) * float64(time.Second))
 	}

@@ -38,4 +38,3 @@ func (w *windowed[T]) get(better func(a, b T) bool) (v T, ok bool) {
 }
 
 func more[T int64 | time.Duration](a, b T) bool { return a > b }
-func less[T int64 | time.Duration](a, b T) bool { return a < b }

@@ -58,19 +58,19 @@ func playSeed(t *testing.T, seed uint64) {
 
 // plan is what both ends of a simulated stream do.
 type plan struct {
-	up, down           uint64
-	piece              int
-	every              time.Duration
-	slowUp, slowDown   float64 // readers
-	refuse             bool
-	answerAfter        time.Duration
-	resetBy            int // 0 nobody, 1 the dialer, 2 the listener
-	resetAfter         time.Duration
-	closeBy            int // who closes without reading to the end
-	closeAfter         time.Duration
-	startAt            time.Duration
-	dialer, listener   *simStream
-	settled, cancelled bool
+	up, down         uint64
+	piece            int
+	every            time.Duration
+	slowUp, slowDown float64 // readers
+	refuse           bool
+	answerAfter      time.Duration
+	resetBy          int // 0 nobody, 1 the dialer, 2 the listener
+	resetAfter       time.Duration
+	closeBy          int // who closes without reading to the end
+	closeAfter       time.Duration
+	startAt          time.Duration
+	dialer, listener *simStream
+	cancelled        bool
 }
 
 // world is a simulation with a random plan.

@@ -2,9 +2,14 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
 // Role says which end of the session this is. Only the dialer opens streams.
@@ -16,41 +21,125 @@ const (
 	Listener             // accepts them: the exit
 )
 
-// Carrier takes packets to the other end, best effort: it may drop, delay,
-// repeat and reorder them. A session calls Send from one goroutine only.
-type Carrier interface {
-	// Send hands over one packet and blocks while the carrier is busy: that is
-	// the back-pressure. The packet is borrowed until Send returns. nil does not
-	// mean delivered; an error means that the carrier is closed for good.
-	Send(packet []byte) error
-	// MaxPacket is the largest packet the carrier takes, at least
-	// wire.MinMaxPacket. It does not change.
-	MaxPacket() int
-	// Close makes Send return. It may be called at any time and more than once.
-	Close() error
-}
+// ErrPeerSilent ends a session whose peer has acknowledged nothing for
+// Config.DeadAfter while something was outstanding, or has sent nothing at all
+// for much longer.
+var ErrPeerSilent = errors.New("session: peer is silent")
 
 // errAnswered is for a second answer to a Request.
 var errAnswered = errors.New("session: request was answered before")
 
-// ErrPeerSilent ends a session whose peer has acknowledged nothing for
-// Config.DeadAfter while something was outstanding.
-var ErrPeerSilent = errors.New("session: peer is silent")
+// goodbyeTime is how long carriers may take to send the session's last packet.
+const goodbyeTime = time.Second
 
 // Session is one end of a session. All methods are safe for concurrent use.
 type Session struct {
-	cfg Config
-	mu  sync.Mutex
+	start time.Time
+	done  chan struct{}
+	left  chan struct{}  // closed when, after the end, no sender is left
+	wg    sync.WaitGroup // the timekeeper and the senders
+
+	mu       sync.Mutex // guards everything below and all of the core
+	core     *core
+	timer    *time.Timer
+	armed    time.Duration // when timer fires, or never
+	incoming sync.Cond     // for Accept
+	paths    []*Path
+	ended    bool
 }
 
 // New makes a session without carriers; streams may be opened at once and wait
 // until one is attached. Close must be called to release it.
-func New(cfg Config) *Session { return &Session{cfg: cfg} }
+func New(cfg Config) *Session {
+	s := &Session{
+		start: time.Now(),
+		done:  make(chan struct{}),
+		left:  make(chan struct{}),
+		core:  newCore(cfg, 0),
+		timer: time.NewTimer(time.Minute),
+		armed: never,
+	}
+	s.incoming.L = &s.mu
+	s.wg.Go(s.keepTime)
+	return s
+}
 
-// Attach gives the session a carrier and starts the goroutine that feeds it.
-// The session owns the carrier from now on and closes it when the path is
-// detached, when Send fails and when the session ends.
-func (s *Session) Attach(c Carrier) *Path { return &Path{} }
+func (s *Session) now() time.Duration { return time.Since(s.start) }
+
+// after draws the consequences of a call into the core: it wakes the senders
+// that have something to send, sets the timer, and ends the session when the
+// core has. Every method that changes the core calls it before it unlocks.
+func (s *Session) after(now time.Duration) {
+	if len(s.core.requests) > 0 {
+		s.incoming.Broadcast()
+	}
+	for _, p := range s.paths {
+		if p.idle && s.core.ready(now, p.state) {
+			p.wake.Signal()
+		}
+	}
+	if s.core.err != nil {
+		s.end()
+		return
+	}
+	if at := s.core.deadline(now); at < s.armed {
+		s.armed = at
+		s.timer.Reset(at - now)
+	}
+}
+
+// end does once what follows from the core's end.
+func (s *Session) end() {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	s.core.cfg.Log.Debug("session ended", "err", s.core.err)
+	s.incoming.Broadcast()
+	for _, p := range s.paths {
+		p.wake.Signal()
+	}
+	if len(s.paths) == 0 {
+		close(s.left)
+	}
+	close(s.done)
+}
+
+// keepTime calls the core when its time has come. After the session's end it
+// sees to it that every sender ends.
+func (s *Session) keepTime() {
+	for {
+		select {
+		case <-s.timer.C:
+			s.tick()
+			continue
+		case <-s.done:
+		}
+		break
+	}
+	s.timer.Reset(goodbyeTime)
+	select {
+	case <-s.left:
+	case <-s.timer.C:
+	}
+	s.timer.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.paths {
+		p.carrier.Close()
+	}
+}
+
+func (s *Session) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	s.armed = never
+	if now >= s.core.deadline(now) {
+		s.core.tick(now)
+	}
+	s.after(now)
+}
 
 // DialContext opens a stream or a flow of datagrams to address through the
 // other end and waits until that has accepted or refused it. network is "tcp"
@@ -59,59 +148,108 @@ func (s *Session) Attach(c Carrier) *Path { return &Path{} }
 // unwraps to the errno a local dial would have failed with. When ctx ends first
 // the other end is told. Only a Dialer's session dials.
 func (s *Session) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return nil, errors.New("session: not written yet")
+	kind, ok := networks[network]
+	if !ok {
+		return nil, net.UnknownNetworkError(network)
+	}
+	var uuid [16]byte
+	rand.Read(uuid[:])
+	uuid[6], uuid[8] = uuid[6]&0x0f|0x40, uuid[8]&0x3f|0x80 // RFC 9562, version 4
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.core.cfg.Role != Dialer {
+		return nil, &wire.Error{Code: wire.CodeUnsupported, Text: "the listening end of a session cannot dial"}
+	}
+	st, err := s.core.dial(kind, address, uuid, nil)
+	if err != nil {
+		return nil, err
+	}
+	f := newFlow(s, st)
+	s.after(s.now())
+	if err := f.awaitOpened(ctx); err != nil {
+		return nil, err
+	}
+	return f.conn(), nil
+}
+
+var networks = map[string]wire.Network{
+	"tcp": wire.NetworkTCP,
+	"udp": wire.NetworkUDP,
+	"dns": wire.NetworkDNS,
+}
+
+// awaitOpened waits for the other end's answer.
+func (f *flow) awaitOpened(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		f.s.mu.Lock()
+		defer f.s.mu.Unlock()
+		f.writer.Broadcast()
+	})
+	defer stop()
+	for f.st.phase == opening && f.st.err == nil {
+		if ctx.Err() != nil {
+			f.s.core.reset(f.st, wire.CodeCancelled, "")
+			f.s.after(f.s.now())
+			return fmt.Errorf("session: dial: %w", ctx.Err())
+		}
+		f.writer.Wait()
+	}
+	return f.st.err
 }
 
 // Accept waits for the other end to open a stream or flow. It fails when ctx
 // ends or the session does.
 func (s *Session) Accept(ctx context.Context) (*Request, error) {
-	return nil, errors.New("session: not written yet")
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.incoming.Broadcast()
+	})
+	defer stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.core.err != nil {
+			return nil, s.core.err
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("session: accept: %w", ctx.Err())
+		}
+		if st := s.core.nextRequest(); st != nil {
+			return &Request{s: s, st: st}, nil
+		}
+		s.incoming.Wait()
+	}
 }
 
 // Done is closed when the session has ended: by Close, by the other end, or
 // because that fell silent or broke the protocol. Err says why.
-func (s *Session) Done() <-chan struct{} { return nil }
+func (s *Session) Done() <-chan struct{} { return s.done }
 
 // Err is nil before Done is closed. Afterwards it is net.ErrClosed after Close,
-// ErrPeerSilent, or a *wire.Error (possibly wrapped).
-func (s *Session) Err() error { return nil }
+// ErrPeerSilent, or a *wire.Error, possibly wrapped.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.err
+}
+
+// Stats counts what the session has done.
+func (s *Session) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.snapshot(s.now())
+}
 
 // Close tells the other end, as far as a carrier takes the packet within a
 // second, resets every stream, closes the carriers and waits for the session's
 // goroutines. It may be called more than once.
-func (s *Session) Close() error { return nil }
-
-// Path is a carrier in use by a session.
-type Path struct{}
-
-// Receive hands in a packet that the carrier brought, decrypted. It copies what
-// it keeps, never blocks for long, and is safe for concurrent use.
-func (p *Path) Receive(packet []byte) {}
-
-// Accepted reports that the first hop took n more of the packets sent (a
-// relay's OK). It lets waiting small writes go. A carrier whose first hop says
-// nothing of the kind never calls it.
-func (p *Path) Accepted(n int) {}
-
-// Detach takes the carrier out of use and closes it; what it still carried is
-// sent again over the others. It returns when the last Send has, so it must not
-// be called from within Send. It may be called more than once.
-func (p *Path) Detach() {}
-
-// Request is a stream or flow that the other end wants opened. It ends in
-// exactly one Accept or Reject.
-type Request struct{}
-
-// Network is "tcp", "udp" or "dns".
-func (r *Request) Network() string { return "" }
-
-// Address is the destination, host:port as the dialer gave it; "" for "dns".
-func (r *Request) Address() string { return "" }
-
-// Accept opens it: a *Stream for "tcp" and "dns", a *Datagrams for "udp". It
-// fails when the dialer no longer wants it.
-func (r *Request) Accept() (net.Conn, error) { return nil, errors.New("session: not written yet") }
-
-// Reject refuses it; the dialer's DialContext fails with wire.CodeOf(err) and
-// err's text.
-func (r *Request) Reject(err error) {}
+func (s *Session) Close() error {
+	s.mu.Lock()
+	s.core.fail(net.ErrClosed, &wire.Close{Code: wire.CodeGoingAway})
+	s.after(s.now())
+	s.mu.Unlock()
+	s.wg.Wait()
+	return nil
+}

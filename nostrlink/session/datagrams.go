@@ -1,0 +1,61 @@
+package session
+
+import (
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/nws-vpn/nws-vpn/internal/splice"
+)
+
+// Datagrams is a flow of datagrams: a net.Conn that keeps their boundaries, as
+// a connected UDP socket does. Datagrams may get lost, repeated or reordered;
+// a reader or a path that is too slow loses the oldest. All methods are safe
+// for concurrent use; errors are as with Stream.
+type Datagrams struct{ *flow }
+
+var (
+	_ net.Conn       = (*Datagrams)(nil)
+	_ splice.Aborter = (*Datagrams)(nil)
+)
+
+// Read reads one datagram. What does not fit into p is lost.
+func (f *Datagrams) Read(p []byte) (int, error) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	for {
+		switch {
+		case f.closed:
+			return 0, net.ErrClosed
+		case f.readBy.passed():
+			return 0, os.ErrDeadlineExceeded
+		}
+		if d, ok := f.s.core.takeDatagram(f.st); ok {
+			return copy(p, d), nil
+		}
+		if f.st.err != nil {
+			return 0, f.st.err
+		}
+		f.reader.Wait()
+	}
+}
+
+// Write sends p as one datagram. It does not wait; one that is too large for
+// the carriers fails with EMSGSIZE.
+func (f *Datagrams) Write(p []byte) (int, error) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	switch {
+	case f.closed:
+		return 0, net.ErrClosed
+	case f.writeBy.passed():
+		return 0, os.ErrDeadlineExceeded
+	case f.st.err != nil:
+		return 0, f.st.err
+	case len(p) > f.s.core.largestDatagram():
+		return 0, syscall.EMSGSIZE
+	}
+	f.s.core.sendDatagram(f.st, p)
+	f.s.after(f.s.now())
+	return len(p), nil
+}
