@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"container/heap"
 	"encoding/binary"
 	"fmt"
@@ -291,15 +292,30 @@ func (x *simStream) mark() {
 	}
 }
 
-// pattern is the byte at an offset of the stream with this salt.
-func pattern(salt byte, off uint64) byte {
-	return byte(off*0x9e3779b97f4a7c15>>56) ^ byte(off) ^ salt
-}
+// patternSize is a prime, so that no offset looks like another cell's.
+const patternSize = 65537
 
+var patternTable = func() []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	t := make([]byte, patternSize, 2*patternSize+cellSize)
+	for i := range t {
+		t[i] = byte(r.Uint32())
+	}
+	for len(t) < cap(t) {
+		t = append(t, t[:min(patternSize, cap(t)-len(t))]...)
+	}
+	return t
+}()
+
+// patternBytes is n bytes from an offset on of the stream with this salt.
 func patternBytes(salt byte, off uint64, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = pattern(salt, off+uint64(i))
+	at := (off + 1009*uint64(salt)) % patternSize
+	if n <= cellSize {
+		return patternTable[at:][:n]
+	}
+	b := make([]byte, 0, n)
+	for len(b) < n {
+		b = append(b, patternBytes(salt, off+uint64(len(b)), min(cellSize, n-len(b)))...)
 	}
 	return b
 }
@@ -346,11 +362,9 @@ func (x *simStream) doRead() {
 		if len(b) == 0 {
 			break
 		}
-		for i := range b {
-			if b[i] != pattern(x.peerSalt, x.read+uint64(i)) {
-				s.fail = fmt.Sprintf("stream %d: wrong byte at %d", x.st.id, x.read+uint64(i))
-				return
-			}
+		if !bytes.Equal(b, patternBytes(x.peerSalt, x.read, len(b))) {
+			s.fail = fmt.Sprintf("stream %d: wrong bytes from %d on", x.st.id, x.read)
+			return
 		}
 		x.read += uint64(len(b))
 		if x.readRate > 0 {
