@@ -105,7 +105,3 @@ func (r *reader) bytes(limit uint64) []byte {
 func appendBytes(b, p []byte) []byte {
 	return append(AppendVarint(b, uint64(len(p))), p...)
 }
-
-func appendString(b []byte, s string) []byte {
-	return append(AppendVarint(b, uint64(len(s))), s...)
-}
