@@ -2,6 +2,7 @@ package relaytest
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -22,13 +23,16 @@ const challenge = "relaytest-challenge"
 type conn struct {
 	relay *Relay
 	ws    *websocket.Conn
-	ctx   context.Context // ends with the connection
-	cut   context.CancelFunc
-	wake  chan struct{}
+	// network is what ws runs over.
+	network net.Conn
+	ctx     context.Context // ends with the connection
+	cut     context.CancelFunc
+	wake    chan struct{}
 
 	subs     map[string]subscription
 	waiting  []delivery // sorted by time
 	bytes    int
+	raw      []byte    // to be written to the network, see SendBytes
 	last     time.Time // of the latest delivery
 	authed   bool
 	second   int64 // of the rate limit
@@ -233,7 +237,7 @@ func (c *conn) schedule(b Behaviour, sub subscription, e event) {
 			at = c.last
 		}
 		c.last = at
-		c.deliver(at, msg)
+		c.deliver(at, msg, b.Batch > 0)
 	}
 }
 
@@ -241,12 +245,12 @@ func (c *conn) schedule(b Behaviour, sub subscription, e event) {
 func (c *conn) answer(msg []byte) {
 	c.relay.mu.Lock()
 	defer c.relay.mu.Unlock()
-	c.deliver(time.Now(), msg)
+	c.deliver(time.Now(), msg, false)
 }
 
-// deliver queues a message for a point in time, in a batch at a place by chance.
-// The relay's mu is held.
-func (c *conn) deliver(at time.Time, msg []byte) {
+// deliver queues a message for a point in time, behind those for the same or
+// shuffled among them. The relay's mu is held.
+func (c *conn) deliver(at time.Time, msg []byte, shuffle bool) {
 	if c.bytes += len(msg); c.bytes > maxWaiting {
 		c.cut()
 		return
@@ -256,10 +260,15 @@ func (c *conn) deliver(at time.Time, msg []byte) {
 	for to < len(c.waiting) && c.waiting[to].at.Equal(at) {
 		to++
 	}
-	if c.relay.behaviour.Batch > 0 && to > from {
+	if shuffle {
 		to = from + c.relay.rand.IntN(to-from+1)
 	}
 	c.waiting = slices.Insert(c.waiting, to, delivery{at, msg})
+	c.nudge()
+}
+
+// nudge wakes the writer.
+func (c *conn) nudge() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -271,7 +280,14 @@ func (c *conn) write() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		msg, wait := c.next()
+		msg, raw, wait := c.next()
+		if raw != nil {
+			if _, err := c.network.Write(raw); err != nil {
+				c.cut()
+				return
+			}
+			continue
+		}
 		if msg != nil {
 			if err := c.ws.Write(c.ctx, websocket.MessageText, msg); err != nil {
 				c.cut()
@@ -289,19 +305,23 @@ func (c *conn) write() {
 	}
 }
 
-func (c *conn) next() ([]byte, time.Duration) {
+// next is what is to be written now, or how long to wait for the next message.
+func (c *conn) next() (msg, raw []byte, wait time.Duration) {
 	c.relay.mu.Lock()
 	defer c.relay.mu.Unlock()
+	if raw, c.raw = c.raw, nil; raw != nil {
+		return nil, raw, 0
+	}
 	if len(c.waiting) == 0 {
-		return nil, time.Hour
+		return nil, nil, time.Hour
 	}
 	d := c.waiting[0]
 	if wait := time.Until(d.at); wait > 0 {
-		return nil, wait
+		return nil, nil, wait
 	}
 	c.waiting = slices.Delete(c.waiting, 0, 1)
 	c.bytes -= len(d.msg)
-	return d.msg, 0
+	return d.msg, nil, 0
 }
 
 func (s *subscription) matches(e event) bool {

@@ -73,6 +73,9 @@ func New(tb testing.TB, opts Options) *Relay {
 		r.url = "ws://" + l.Addr().String()
 	}
 	r.server.Handler = http.HandlerFunc(r.serve)
+	r.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, networkKey{}, c)
+	}
 	r.server.ErrorLog = log.New(io.Discard, "", 0)
 	r.serving.Go(func() { r.server.Serve(r.listener) })
 	tb.Cleanup(r.Close)
@@ -119,9 +122,23 @@ func (r *Relay) Send(msg string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for c := range r.conns {
-		c.deliver(time.Now(), []byte(msg))
+		c.deliver(time.Now(), []byte(msg), false)
 	}
 }
+
+// SendBytes writes bytes, which need not be a websocket frame, to the network
+// under every connection.
+func (r *Relay) SendBytes(b []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		c.raw = append(c.raw, b...)
+		c.nudge()
+	}
+}
+
+// networkKey is where a request's context holds its net.Conn.
+type networkKey struct{}
 
 // Inject delivers an event to the subscriptions that it matches as if somebody
 // had published it.
@@ -206,6 +223,7 @@ func (r *Relay) serve(w http.ResponseWriter, req *http.Request) {
 	}
 	ws.SetReadLimit(-1)
 	c := newConn(r, ws, b)
+	c.network, _ = req.Context().Value(networkKey{}).(net.Conn)
 	r.mu.Lock()
 	if r.closed {
 		c.cut()
