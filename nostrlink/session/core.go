@@ -7,9 +7,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
-// ackBytes is how much may arrive before an acknowledgement goes at once.
-const ackBytes = 512 << 10
-
 // maxIDGaps bounds how oddly a dialer may number its streams.
 const maxIDGaps = 1024
 
@@ -241,13 +238,17 @@ func (c *core) deadline(now time.Duration) time.Duration {
 	}
 	work := c.hasWork()
 	for _, p := range c.paths {
-		at = min(at, p.lossAt, p.probeAt(c.cfg.AckDelay))
+		at = min(at, p.lossAt, p.probeAt(c.ackDelay()))
 		if work && p.holdUntil() > now {
 			at = min(at, p.holdUntil())
 		}
 	}
 	return at
 }
+
+// ackDelay is how long the peer may take to acknowledge; it is assumed to be as
+// patient as we are.
+func (c *core) ackDelay() time.Duration { return max(c.cfg.AckDelay, lazyAck) }
 
 // silence is how long the peer may send nothing at all. The dialer asks for a
 // sign of life after KeepAlive, so a listener may wait for that.
@@ -273,7 +274,7 @@ func (c *core) tick(now time.Duration) {
 		if now >= p.lossAt {
 			c.detectLoss(now, p)
 		}
-		if now >= p.probeAt(c.cfg.AckDelay) {
+		if now >= p.probeAt(c.ackDelay()) {
 			c.probe(now, p)
 		}
 		c.forgetLost(now, p)
