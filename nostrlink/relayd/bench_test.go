@@ -129,7 +129,13 @@ func benchmarkRelay(b *testing.B, size int) {
 	for n := 0; b.Loop(); n++ {
 		arrived.Add(1)
 		i := n % len(events)
-		if err := publisher.Publish(context.Background(), events[i], ids[i], nil); err != nil {
+		err := publisher.Publish(context.Background(), events[i], ids[i], func(accepted bool, reason string) {
+			if !accepted {
+				b.Error(reason)
+				arrived.Done()
+			}
+		})
+		if err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -2,6 +2,7 @@ package relayd
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"slices"
 
@@ -45,14 +46,10 @@ func newFilter(f *nip01.Filter, maxLimit int) *filter {
 	c := &filter{until: -1, limit: maxLimit}
 	c.ids = keys[[32]byte](f.IDs)
 	c.authors = keys[envelope.PublicKey](f.Authors)
-	if f.Kinds != nil {
-		c.kinds = slices.Clone(f.Kinds)
-		slices.Sort(c.kinds)
-		c.kinds = slices.Compact(c.kinds)
-	}
+	c.kinds = sorted(f.Kinds)
 	empty := f.IDs != nil && len(f.IDs) == 0 || f.Authors != nil && len(f.Authors) == 0 || f.Kinds != nil && len(f.Kinds) == 0
 	for letter, values := range f.Tags {
-		c.tags = append(c.tags, tagCondition{letter[0], intern(values)})
+		c.tags = append(c.tags, tagCondition{letter[0], sorted(values)})
 		empty = empty || len(values) == 0
 	}
 	slices.SortFunc(c.tags, func(a, b tagCondition) int { return len(a.values) - len(b.values) })
@@ -78,6 +75,13 @@ func newFilter(f *nip01.Filter, maxLimit int) *filter {
 		c.filed = underKind
 	}
 	return c
+}
+
+// sorted returns a sorted copy without repetitions, nil for nil.
+func sorted[T cmp.Ordered](list []T) []T {
+	out := slices.Clone(list)
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func keys[K ~[32]byte](list []string) []K {

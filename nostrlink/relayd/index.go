@@ -2,7 +2,6 @@ package relayd
 
 import (
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -172,15 +171,4 @@ func (m *matcher) has(s *subscription) bool {
 		}
 	}
 	return m.seen[s]
-}
-
-// intern returns values as strings that share nothing with larger ones, sorted
-// and without repetitions.
-func intern(values []string) []string {
-	out := make([]string, len(values))
-	for i, v := range values {
-		out[i] = strings.Clone(v)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }

@@ -37,7 +37,7 @@ type Limits struct {
 	MaxSubscriptions int // of a connection: 64
 	MaxFilters       int // of a subscription: 16
 	// MaxFilterValues is how many ids, authors, kinds and tag values the
-	// filters of a connection may have together: 8192.
+	// filters of a connection may have together: 16,384.
 	MaxFilterValues int
 	// MaxAllValues is the same for all connections together: 262,144. A value
 	// costs up to about 200 bytes.
@@ -86,7 +86,7 @@ func (l Limits) withDefaults() Limits {
 	number(&l.MaxConnections, 1024)
 	number(&l.MaxSubscriptions, 64)
 	number(&l.MaxFilters, 16)
-	number(&l.MaxFilterValues, 8192)
+	number(&l.MaxFilterValues, 16384)
 	number(&l.MaxAllValues, 1<<18)
 	number(&l.MaxEvent, 64<<10)
 	number(&l.MaxMessage, 256<<10)
