@@ -60,7 +60,8 @@ type Client struct {
 	url  string
 	opts ClientOptions
 
-	turn chan struct{} // held by the Subscribe that is talking to the relay
+	turn   chan struct{} // held by who is subscribing
+	repair chan struct{} // a wanted subscription may not be in force
 
 	mu     sync.Mutex
 	status Status
@@ -98,6 +99,7 @@ func NewClient(url string, opts ClientOptions) (*Client, error) {
 		url:    url,
 		opts:   opts,
 		turn:   make(chan struct{}, 1),
+		repair: make(chan struct{}, 1),
 		change: make(chan struct{}),
 		subs:   make(map[string]*wanted),
 		status: Status{URL: url, State: Connecting, Since: time.Now()},
@@ -164,16 +166,34 @@ func (c *Client) once(ctx context.Context) (lived time.Duration, err error) {
 	}
 	c.opts.Log.Info("relay connected", "relay", c.url)
 	begun := time.Now()
-	select {
-	case <-conn.Done():
-		err = conn.Err()
-	case <-ctx.Done():
-		if err = context.Cause(ctx); errors.Is(err, errRedial) {
-			conn.ws.Fail(err) // the network has changed: no time for a farewell
-		}
-	}
+	err = c.stay(ctx, conn)
 	c.setState(Connecting, nil, err)
 	return time.Since(begun), err
+}
+
+// stay returns when the connection has ended or is to end, and why.
+func (c *Client) stay(ctx context.Context, conn *Conn) error {
+	for {
+		select {
+		case <-conn.Done():
+			return conn.Err()
+		case <-ctx.Done():
+			err := context.Cause(ctx)
+			if errors.Is(err, errRedial) {
+				conn.ws.Fail(err) // the network has changed: no time for a farewell
+			}
+			return err
+		case <-c.repair:
+			if err := c.takeTurn(ctx); err != nil {
+				continue
+			}
+			err := c.resubscribe(ctx, conn)
+			<-c.turn
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
 }
 
 // Redial drops the connection, or the wait for the next attempt, and dials at

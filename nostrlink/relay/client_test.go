@@ -239,6 +239,42 @@ func TestClientLeavesARelayThatFallsSilent(t *testing.T) {
 	})
 }
 
+// TestClientKeepsWhatItGaveUpWaitingFor: a Subscribe whose context ends leaves
+// neither the old nor no subscription behind, but the new one.
+func TestClientKeepsWhatItGaveUpWaitingFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, c := served(t, relaytest.Behaviour{}, relay.ClientOptions{})
+		got := make(chan string, 10)
+		to := func(name string) func([]byte) { return func([]byte) { got <- name } }
+		if err := c.Subscribe(t.Context(), "s", forRecipient(), to("old")); err != nil {
+			t.Fatal(err)
+		}
+		r.Set(relaytest.Behaviour{NoEOSE: true})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		filters := append(forRecipient(), relay.Filter{Kinds: []int{1}})
+		if err := c.Subscribe(ctx, "s", filters, to("new")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		raw, _ := fakeEvent(1, 0)
+		r.Inject(raw)
+		if g := <-got; g != "new" {
+			t.Errorf("the %s callback was called", g)
+		}
+		// The client goes on asking, finds the relay useless, and comes back.
+		time.Sleep(5 * time.Second)
+		r.Set(relaytest.Behaviour{})
+		time.Sleep(20 * time.Second)
+		if open, accepted := r.Connections(); open != 1 || accepted != 2 {
+			t.Errorf("%d connections open, %d accepted", open, accepted)
+		}
+		r.Inject(raw)
+		if g := <-got; g != "new" {
+			t.Errorf("the %s callback was called", g)
+		}
+	})
+}
+
 func TestClientPublishWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, c := served(t, relaytest.Behaviour{Status: 503}, relay.ClientOptions{})

@@ -102,7 +102,9 @@ func (c *Conn) Close() error {
 // for anything that this connection brings.
 //
 // When the relay refuses, the error is a [*RefusedError]. When it answers
-// nothing within Options.ReplyTimeout the error says so.
+// nothing within Options.ReplyTimeout the error says so. After that, or when ctx
+// ends first, the relay may have the subscription or not: events are delivered if
+// they come, until Unsubscribe.
 func (c *Conn) Subscribe(ctx context.Context, id string, filters []Filter, onEvent func(raw []byte)) error {
 	err := c.request(ctx, id, filters, onEvent)
 	var refused *RefusedError
@@ -143,10 +145,6 @@ func (c *Conn) request(ctx context.Context, id string, filters []Filter, onEvent
 			err = c.Err()
 		}
 	}
-	if err == nil {
-		return nil
-	}
-	c.forget(id, sub)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("relay %s: accepted the connection but did not answer the subscription within %v: "+
 			"it may be overloaded, or not a Nostr relay; try another: %w", c.url, time.Since(begun).Round(time.Second/10), err)
@@ -163,14 +161,6 @@ func (s *subscription) give(err error) bool {
 	s.answered = true
 	s.answer <- err
 	return true
-}
-
-func (c *Conn) forget(id string, sub *subscription) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.subs[id] == sub {
-		delete(c.subs, id)
-	}
 }
 
 // Unsubscribe ends a subscription. Its callback is not called any more once the

@@ -45,22 +45,19 @@ func (c *Client) connected(ctx context.Context) (*Conn, error) {
 
 // Subscribe wants a subscription from now on, on this connection and on every
 // later one. It returns when the relay has confirmed it (EOSE); while the relay
-// is not connected it waits for that until ctx ends, and the subscription stays
-// wanted then. The same id again replaces filters and callback. onEvent is as
-// in [Conn.Subscribe]; after a reconnection it may get stored events again,
-// unless the filter has a limit of 0.
+// is not connected it waits for that. When ctx ends first the subscription stays
+// wanted, and is made as soon as the relay lets it. The same id again replaces
+// filters and callback. onEvent is as in [Conn.Subscribe]; after a reconnection
+// it may get stored events again, unless the filter has a limit of 0.
 //
 // When the connected relay refuses, the error is a [*RefusedError] and the
 // subscription is forgotten. A refusal on a later connection is in the Status,
 // and the client tries again.
 func (c *Client) Subscribe(ctx context.Context, id string, filters []Filter, onEvent func(raw []byte)) error {
-	// One at a time, so that the relay sees the changes of one id in order.
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := c.takeTurn(ctx); err != nil {
+		return err
 	}
+	defer func() { <-c.turn }()
 	want := &wanted{filters: filters, onEvent: onEvent}
 	c.mu.Lock()
 	c.subs[id] = want
@@ -70,16 +67,7 @@ func (c *Client) Subscribe(ctx context.Context, id string, filters []Filter, onE
 		if err != nil {
 			return err
 		}
-		c.mu.Lock()
-		made := want.made == conn
-		c.mu.Unlock()
-		if made {
-			return nil
-		}
-		if err = conn.Subscribe(ctx, id, filters, onEvent); err == nil {
-			c.mu.Lock()
-			want.made = conn
-			c.mu.Unlock()
+		if err = c.make(ctx, conn, id, want); err == nil {
 			return nil
 		}
 		var refused *RefusedError
@@ -88,6 +76,10 @@ func (c *Client) Subscribe(ctx context.Context, id string, filters []Filter, onE
 			return err
 		}
 		if ctx.Err() != nil {
+			select {
+			case c.repair <- struct{}{}:
+			default:
+			}
 			return err
 		}
 		// Neither yes nor no: this connection is of no use. The next one
@@ -96,6 +88,35 @@ func (c *Client) Subscribe(ctx context.Context, id string, filters []Filter, onE
 		<-conn.Done()
 		c.retire(conn, err)
 	}
+}
+
+// takeTurn waits until nobody else is subscribing, so that the relay sees the
+// changes of one id in order. Whoever has the turn gives it back by receiving
+// from c.turn.
+func (c *Client) takeTurn(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// make has the relay confirm a subscription, unless it has done so.
+func (c *Client) make(ctx context.Context, conn *Conn, id string, want *wanted) error {
+	c.mu.Lock()
+	made := want.made == conn
+	c.mu.Unlock()
+	if made {
+		return nil
+	}
+	if err := conn.Subscribe(ctx, id, want.filters, want.onEvent); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	want.made = conn
+	c.mu.Unlock()
+	return nil
 }
 
 // retire takes a dead connection out of use before Serve has noticed.
@@ -145,33 +166,37 @@ func (c *Client) Publish(ctx context.Context, event []byte, id [32]byte, onOK fu
 	}
 }
 
-// resubscribe makes the wanted subscriptions on a new connection, also those
-// that are added meanwhile, and declares it usable.
+// resubscribe makes the wanted subscriptions that are missing on a connection,
+// also those that are added meanwhile, and declares it usable.
 func (c *Client) resubscribe(ctx context.Context, conn *Conn) error {
 	for {
-		c.mu.Lock()
-		id, want := c.missingLocked(conn)
-		if want == nil {
-			c.setStateLocked(Connected, conn, nil)
-			c.mu.Unlock()
+		id, want, ready := c.missing(conn)
+		if want != nil {
+			if err := c.make(ctx, conn, id, want); err != nil {
+				return err
+			}
+			continue
+		}
+		if ready {
 			c.announce()
-			return nil
 		}
-		c.mu.Unlock()
-		if err := conn.Subscribe(ctx, id, want.filters, want.onEvent); err != nil {
-			return err
-		}
-		c.mu.Lock()
-		want.made = conn
-		c.mu.Unlock()
+		return nil
 	}
 }
 
-func (c *Client) missingLocked(conn *Conn) (string, *wanted) {
+// missing returns a wanted subscription that the connection does not have. When
+// there is none it puts the connection to use, and ready tells that it was not.
+func (c *Client) missing(conn *Conn) (id string, want *wanted, ready bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for id, w := range c.subs {
 		if w.made != conn {
-			return id, w
+			return id, w, false
 		}
 	}
-	return "", nil
+	if c.conn == conn {
+		return "", nil, false
+	}
+	c.setStateLocked(Connected, conn, nil)
+	return "", nil, true
 }

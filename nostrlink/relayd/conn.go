@@ -73,7 +73,7 @@ func (c *conn) read() {
 		}
 		s.stats.bytesIn.Add(uint64(len(b)))
 		j := &job{message: s.memory.fit(m, b)}
-		j.parse(s.limits.MaxFilters)
+		j.parse()
 		if j.parsed.Verb == nip01.Event && j.fault == nil {
 			if j.fault = s.acceptable(j); j.fault == nil {
 				j.ready = make(chan struct{})
@@ -84,13 +84,13 @@ func (c *conn) read() {
 	}
 }
 
-func (j *job) parse(maxFilters int) {
+func (j *job) parse() {
 	if !utf8.Valid(j.message.b) {
 		// A client that gets this forwarded would have to drop its connection.
 		j.fault = errors.New("message is not UTF-8")
 		return
 	}
-	j.parsed, j.fault = nip01.ParseClientMessage(j.message.b, maxFilters)
+	j.parsed, j.fault = nip01.ParseClientMessage(j.message.b)
 	if j.fault == nil && j.parsed.Verb == nip01.Event {
 		j.event, j.fault = envelope.ParseEvent(j.parsed.Event)
 	}
@@ -126,7 +126,7 @@ func (c *conn) handle(j *job) {
 	case verb == nip01.Event:
 		c.publish(j)
 	case verb == nip01.Req:
-		c.subscribe(j.parsed)
+		c.request(j)
 	case verb == nip01.Close:
 		c.unsubscribe(string(j.parsed.Subscription))
 	case verb == nip01.Count:
@@ -263,41 +263,17 @@ func (c *conn) send(to *conn, m ws.Message, until time.Time) bool {
 
 var errSlow = errors.New("relayd: the client reads too slowly")
 
-// subscribe handles a REQ.
-func (c *conn) subscribe(m nip01.ClientMessage) {
-	s := c.server
-	id := string(m.Subscription)
-	old := c.subs[id]
-	sub := &subscription{conn: c, head: append(append([]byte(`["EVENT",`), m.Token...), ',')}
-	for i := range m.Filters {
-		f := newFilter(&m.Filters[i], s.limits.MaxLimit)
-		sub.filters = append(sub.filters, f)
-		sub.filings = append(sub.filings, &filing{sub, f})
-		sub.values += f.values()
-	}
-	values := c.values + sub.values
-	if old != nil {
-		values -= old.values
-	}
-	refusal := ""
-	switch {
-	case old == nil && len(c.subs) >= s.limits.MaxSubscriptions:
-		refusal = fmt.Sprintf("error: more than %d subscriptions", s.limits.MaxSubscriptions)
-	case values > s.limits.MaxFilterValues:
-		refusal = fmt.Sprintf("error: more than %d values in the filters", s.limits.MaxFilterValues)
-	case !s.index.replace(old, sub):
-		refusal = "error: the relay has too many subscriptions, try later"
-	}
-	if refusal != "" {
-		// The relay closes what it does not replace, so that the client need not
-		// guess which filters are in force.
-		c.unsubscribe(id)
-		c.answer(nip01.AppendClosed(nil, m.Token, refusal))
+// request handles a REQ.
+func (c *conn) request(j *job) {
+	s, m := c.server, &j.parsed
+	sub := c.compile(j)
+	if sub == nil {
+		c.refuse(j)
 		return
 	}
-	c.subs[id], c.values = sub, values
-	if old == nil {
-		s.stats.subscriptions.Add(1)
+	if refusal := c.subscribe(string(m.Subscription), sub); refusal != "" {
+		c.answer(nip01.AppendClosed(nil, m.Token, refusal))
+		return
 	}
 	// From here on new events are forwarded. One that is stored in this moment
 	// may come twice, none is missed.
@@ -307,6 +283,53 @@ func (c *conn) subscribe(m nip01.ClientMessage) {
 		}
 	}
 	c.answer(nip01.AppendEOSE(nil, m.Token))
+}
+
+// compile makes the subscription that a REQ asks for, or sets the job's fault.
+// As filters take more memory than their text, only as many connections do this
+// at a time as there are processors.
+func (c *conn) compile(j *job) *subscription {
+	s := c.server
+	s.compiling <- struct{}{}
+	defer func() { <-s.compiling }()
+	var filters []nip01.Filter
+	if filters, j.fault = nip01.ParseFilters(j.parsed.Filters, s.limits.MaxFilters); j.fault != nil {
+		return nil
+	}
+	sub := &subscription{conn: c, head: append(append([]byte(`["EVENT",`), j.parsed.Token...), ',')}
+	for i := range filters {
+		f := newFilter(&filters[i], s.limits.MaxLimit)
+		sub.filters = append(sub.filters, f)
+		sub.filings = append(sub.filings, &filing{sub, f})
+		sub.values += f.values()
+	}
+	return sub
+}
+
+// subscribe puts a subscription in the place of the one with its id, or says why
+// not. What it does not replace it closes, so that the client need not guess
+// which filters are in force.
+func (c *conn) subscribe(id string, sub *subscription) (refusal string) {
+	limits, old := &c.server.limits, c.subs[id]
+	values := c.values + sub.values
+	if old != nil {
+		values -= old.values
+	}
+	switch {
+	case old == nil && len(c.subs) >= limits.MaxSubscriptions:
+		return fmt.Sprintf("error: more than %d subscriptions", limits.MaxSubscriptions)
+	case values > limits.MaxFilterValues:
+		c.unsubscribe(id)
+		return fmt.Sprintf("error: more than %d values in the filters", limits.MaxFilterValues)
+	case !c.server.index.replace(old, sub):
+		c.unsubscribe(id)
+		return "error: the relay has too many subscriptions, try later"
+	}
+	c.subs[id], c.values = sub, values
+	if old == nil {
+		c.server.stats.subscriptions.Add(1)
+	}
+	return ""
 }
 
 func (c *conn) unsubscribe(id string) {

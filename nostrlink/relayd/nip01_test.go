@@ -134,8 +134,8 @@ func TestMessages(t *testing.T) {
 		{"nobody listens", event(good), ok(idOf(good), false, "mute: no one is listening for this event")},
 		{"bad filter", `["REQ","r",{"kinds":["x"]}]`, `["CLOSED","r","invalid: filter: \"kinds\": …`},
 		{"unknown condition", `["REQ","r",{"search":"x"}]`, `["CLOSED","r","invalid: filter: \"search\": unknown key…`},
-		{"no filter", `["REQ","r"]`, `["CLOSED","r","invalid: no filter…`},
-		{"too many filters", `["REQ","r",{},{},{},{}]`, `["CLOSED","r","invalid: 4 filters, at most 3 are allowed…`},
+		{"no filter", `["REQ","r"]`, `["CLOSED","r","invalid: message has missing…`},
+		{"too many filters", `["REQ","r",{},{},{},{}]`, `["CLOSED","r","invalid: 4 filters, from 1 to 3 are allowed…`},
 		{"too many values", `["REQ","r",{"kinds":[` + strings.Repeat("1,2,3,4,", 10) + `5]}]`, eose("r")}, // only five different ones
 		{"really too many values", `["REQ","r",{"#x":[` + strings.Repeat(`"a",`, 10) + manyStrings(40) + `]}]`, `["CLOSED","r","error: more than 40 values in the filters"]`},
 		{"long subscription id", `["REQ","` + strings.Repeat("x", 65) + `",{}]`, `["NOTICE","invalid: subscription id must have 1 to 64 characters…`},

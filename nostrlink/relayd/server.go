@@ -30,6 +30,8 @@ type Server struct {
 	memory memory
 	stats  counters
 	work   chan *job // events to verify
+	// compiling holds an element for each REQ that is being made ready.
+	compiling chan struct{}
 
 	handlers sync.WaitGroup
 	workers  sync.WaitGroup
@@ -70,12 +72,13 @@ type Stats struct {
 // New returns a running server. Close ends it.
 func New(opts Options) *Server {
 	s := &Server{
-		limits:  opts.Limits.withDefaults(),
-		log:     opts.Log,
-		observe: opts.Observe,
-		conns:   make(map[*conn]bool),
-		work:    make(chan *job),
-		stop:    make(chan struct{}),
+		limits:    opts.Limits.withDefaults(),
+		log:       opts.Log,
+		observe:   opts.Observe,
+		conns:     make(map[*conn]bool),
+		work:      make(chan *job),
+		compiling: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		stop:      make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -108,7 +108,7 @@ func (c *conn) run(b Behaviour) {
 }
 
 func (c *conn) handle(b Behaviour, msg []byte) {
-	m, err := nip01.ParseClientMessage(msg, 1000)
+	m, err := nip01.ParseClientMessage(msg)
 	if err != nil {
 		c.answer(nip01.AppendNotice(nil, err.Error()))
 		return
@@ -145,7 +145,12 @@ func (c *conn) subscribe(b Behaviour, m nip01.ClientMessage) {
 		c.answer(nip01.AppendClosed(nil, m.Token, refusal))
 		return
 	}
-	sub := subscription{token: string(m.Token), filters: m.Filters}
+	filters, err := nip01.ParseFilters(m.Filters, 1000)
+	if err != nil {
+		c.answer(nip01.AppendClosed(nil, m.Token, err.Error()))
+		return
+	}
+	sub := subscription{token: string(m.Token), filters: filters}
 	r := c.relay
 	r.mu.Lock()
 	c.subs[string(m.Subscription)] = sub

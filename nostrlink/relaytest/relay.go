@@ -115,6 +115,7 @@ func (r *Relay) Cut() {
 	for c := range r.conns {
 		c.cut()
 	}
+	clear(r.conns)
 }
 
 // Send sends a text message, whatever it holds, to every connection at once.

@@ -29,59 +29,53 @@ type Filter struct {
 
 // AppendJSON appends the filter as JSON, keys in a fixed order.
 func (f *Filter) AppendJSON(dst []byte) []byte {
-	first := len(dst) + 1
 	dst = append(dst, '{')
+	empty := len(dst)
 	key := func(name string) {
-		if len(dst) > first {
+		if len(dst) > empty {
 			dst = append(dst, ',')
 		}
 		dst = append(AppendString(dst, name), ':')
 	}
-	list := func(name string, values []string) {
-		key(name)
-		dst = append(dst, '[')
-		for i, v := range values {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = AppendString(dst, v)
+	text := func(name string, values []string) {
+		if values != nil {
+			key(name)
+			dst = appendList(dst, values, AppendString)
 		}
-		dst = append(dst, ']')
 	}
-	number := func(name string, n int64) {
-		key(name)
-		dst = strconv.AppendInt(dst, n, 10)
+	number := func(name string, n *int64) {
+		if n != nil {
+			key(name)
+			dst = strconv.AppendInt(dst, *n, 10)
+		}
 	}
-	if f.IDs != nil {
-		list("ids", f.IDs)
-	}
-	if f.Authors != nil {
-		list("authors", f.Authors)
-	}
+	text("ids", f.IDs)
+	text("authors", f.Authors)
 	if f.Kinds != nil {
 		key("kinds")
-		dst = append(dst, '[')
-		for i, k := range f.Kinds {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = strconv.AppendInt(dst, int64(k), 10)
-		}
-		dst = append(dst, ']')
+		dst = appendList(dst, f.Kinds, func(dst []byte, k int) []byte { return strconv.AppendInt(dst, int64(k), 10) })
 	}
 	for _, letter := range sortedKeys(f.Tags) {
-		list("#"+letter, f.Tags[letter])
+		text("#"+letter, f.Tags[letter])
 	}
-	if f.Since != nil {
-		number("since", *f.Since)
-	}
-	if f.Until != nil {
-		number("until", *f.Until)
-	}
+	number("since", f.Since)
+	number("until", f.Until)
 	if f.Limit != nil {
-		number("limit", int64(*f.Limit))
+		key("limit")
+		dst = strconv.AppendInt(dst, int64(*f.Limit), 10)
 	}
 	return append(dst, '}')
+}
+
+func appendList[T any](dst []byte, values []T, add func([]byte, T) []byte) []byte {
+	dst = append(dst, '[')
+	for i, v := range values {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = add(dst, v)
+	}
+	return append(dst, ']')
 }
 
 func sortedKeys(m map[string][]string) []string {

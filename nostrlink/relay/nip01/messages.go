@@ -106,7 +106,7 @@ func (c *cursor) ok(m *RelayMessage) error {
 func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
 
 // ClientMessage is a message from a client. Which fields are set depends on
-// Verb; byte slices borrow from the message, filters do not.
+// Verb; byte slices borrow from the message.
 type ClientMessage struct {
 	Verb         Verb
 	Subscription []byte // REQ, CLOSE, COUNT
@@ -114,14 +114,14 @@ type ClientMessage struct {
 	// that it can be echoed without escaping it again.
 	Token   []byte
 	Event   []byte // EVENT, AUTH: the event's JSON as it came
-	Filters []Filter
+	Filters []byte // REQ, COUNT: as they came, for ParseFilters
 }
 
-// ParseClientMessage takes a client's message apart, with at most maxFilters
-// filters in a REQ. A verb it does not know is not an error: only Verb is set
-// then. After an error Verb, and for a REQ Subscription and Token, are set as
-// far as they were understood, so that the answer can name them.
-func ParseClientMessage(msg []byte, maxFilters int) (ClientMessage, error) {
+// ParseClientMessage takes a client's message apart. A verb it does not know is
+// not an error: only Verb is set then. After an error Verb, and for a REQ
+// Subscription and Token, are set as far as they were understood, so that the
+// answer can name them.
+func ParseClientMessage(msg []byte) (ClientMessage, error) {
 	c, verb, err := begin(msg)
 	if err != nil {
 		return ClientMessage{}, err
@@ -134,11 +134,11 @@ func ParseClientMessage(msg []byte, maxFilters int) (ClientMessage, error) {
 		if m.Token, m.Subscription, err = c.subscription(); err == nil {
 			err = c.end()
 		}
-	case Count:
-		m.Token, m.Subscription, err = c.subscription()
-	case Req:
+	case Req, Count:
 		if m.Token, m.Subscription, err = c.subscription(); err == nil {
-			m.Filters, err = c.filters(maxFilters)
+			if err = c.comma(); err == nil {
+				m.Filters = c.rest
+			}
 		}
 	}
 	if err != nil {
@@ -147,22 +147,21 @@ func ParseClientMessage(msg []byte, maxFilters int) (ClientMessage, error) {
 	return m, nil
 }
 
-func (c *cursor) filters(limit int) ([]Filter, error) {
-	if err := c.comma(); err != nil || len(c.rest) == 0 {
-		return nil, errors.New("nip01: no filter")
-	}
-	list := make([]byte, 0, len(c.rest)+2)
-	list = append(append(append(list, '['), c.rest...), ']')
-	var raw []json.RawMessage
-	if err := json.Unmarshal(list, &raw); err != nil {
+// ParseFilters reads the filters of a REQ, from one to limit of them. What it
+// returns shares nothing with raw and takes several times as much memory.
+func ParseFilters(raw []byte, limit int) ([]Filter, error) {
+	list := make([]byte, 0, len(raw)+2)
+	list = append(append(append(list, '['), raw...), ']')
+	var objects []json.RawMessage
+	if err := json.Unmarshal(list, &objects); err != nil {
 		return nil, fmt.Errorf("nip01: bad filter: %w", err)
 	}
-	if len(raw) > limit {
-		return nil, fmt.Errorf("nip01: %d filters, at most %d are allowed", len(raw), limit)
+	if len(objects) == 0 || len(objects) > limit {
+		return nil, fmt.Errorf("nip01: %d filters, from 1 to %d are allowed", len(objects), limit)
 	}
-	filters := make([]Filter, len(raw))
-	for i, r := range raw {
-		if err := filters[i].UnmarshalJSON(r); err != nil {
+	filters := make([]Filter, len(objects))
+	for i, o := range objects {
+		if err := filters[i].UnmarshalJSON(o); err != nil {
 			return nil, err
 		}
 	}

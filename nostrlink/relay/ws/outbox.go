@@ -132,24 +132,23 @@ func (o *outbox) ping() {
 }
 
 // finish lets the writer send what is queued and a close frame (unless code is
-// 0) within a second, and then end. Others get err as the reason. It reports
-// whether this call began that.
-func (o *outbox) finish(err error, code uint16, reason string) bool {
+// 0) within a second, and then end. Others get err as the reason.
+func (o *outbox) finish(err error, code uint16, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
-		return false
+		return
 	}
 	o.endLocked(err)
 	if code != 0 {
 		payload := binary.BigEndian.AppendUint16(nil, code)
 		payload = append(payload, reason[:min(len(reason), 123)]...)
 		o.queue = append(o.queue, Message{Body: payload, Owner: closeFrame{}})
+		o.bytes += len(payload)
 		o.lingers = true
 	}
 	o.until = time.Now().Add(closeGrace)
 	o.conn.SetWriteDeadline(o.until)
-	return true
 }
 
 // closeFrame marks the message that is not text.
@@ -274,6 +273,9 @@ func (o *outbox) fill(b *batch) {
 	}
 	if o.head == len(o.queue) {
 		o.queue, o.head = o.queue[:0], 0
+		if cap(o.queue) > 256 {
+			o.queue = nil // a burst is over
+		}
 	} else if o.head >= 64 && o.head*2 >= len(o.queue) {
 		n := copy(o.queue, o.queue[o.head:])
 		clear(o.queue[n:])
