@@ -80,6 +80,10 @@ func (c *core) onArrived(now time.Duration, k *sentPacket) {
 		}
 		switch f.kind {
 		case sentData, sentOpen:
+			if f.kind == sentOpen {
+				s.heard = true
+				s.need &^= needOpen
+			}
 			if !s.resetSent {
 				s.out.arrived(f.off, uint64(f.n))
 				s.out.finAcked = s.out.finAcked || f.fin
@@ -141,7 +145,7 @@ func (c *core) requeue(k *sentPacket) {
 		case sentData:
 			c.requeueData(s, f)
 		case sentOpen:
-			if s.phase == opening && !s.resetSent {
+			if s.phase == opening && !s.heard && !s.resetSent {
 				s.out.again(0, uint64(f.n))
 				c.want(s, needOpen)
 			}

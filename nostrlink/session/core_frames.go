@@ -46,7 +46,7 @@ func (c *core) appendControl(s *stream, k *sentPacket, b []byte, limit int) ([]b
 
 func (s *stream) appendReset(b []byte) []byte {
 	if s.phase == refused {
-		f := wire.Refuse{ID: s.id, Code: s.code, Text: []byte(s.text)}
+		f := wire.Refuse{ID: s.id, Received: s.in.highest, Code: s.code, Text: []byte(s.text)}
 		return f.Append(b)
 	}
 	f := wire.Reset{ID: s.id, Final: s.out.next, Code: s.code, Text: []byte(s.text)}
@@ -65,7 +65,8 @@ func (c *core) appendOpen(s *stream, k *sentPacket, b []byte, limit int) ([]byte
 	if room < 0 {
 		return b, false
 	}
-	if s.id == 0 {
+	again := s.id > 0
+	if !again {
 		c.lastID, s.id = id, id
 		c.streams[id] = s
 	}
@@ -83,6 +84,9 @@ func (c *core) appendOpen(s *stream, k *sentPacket, b []byte, limit int) ([]byte
 	}
 	b = f.Append(b)
 	k.frames = append(k.frames, sentFrame{stream: s, kind: sentOpen, n: uint32(sent)})
+	if n := uint64(sent); n < s.first || !again {
+		s.first = n
+	}
 	if n := uint64(sent); n > 0 {
 		s.out.lost.remove(0, n)
 		c.written(s, max(n, s.out.next)-s.out.next)

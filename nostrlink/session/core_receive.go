@@ -88,7 +88,7 @@ func (c *core) onFrame(now time.Duration, f *wire.Frame) bool {
 		c.onAck(now, &f.Ack)
 	case wire.FramePing:
 	case wire.FrameOpen:
-		c.onOpen(&f.Open)
+		return c.onOpen(&f.Open)
 	case wire.FrameMaxData:
 		if f.MaxData.ID == 0 {
 			c.onSessionLimit(f.MaxData.Limit)
@@ -187,7 +187,9 @@ func (c *core) markOpened(s *stream) {
 	}
 	s.phase = opened
 	s.need &^= needOpen
-	s.out.arrived(0, s.out.next)
+	// One of the OPENs arrived; what only a longer one held goes again.
+	s.out.arrived(0, s.first)
+	s.out.again(s.first, s.out.next-s.first)
 	s.wakeWriter()
 }
 
@@ -241,11 +243,12 @@ func (c *core) charge(s *stream, end uint64) bool {
 
 // onRefuse ends a stream at the dialer: the listener never opened it.
 func (c *core) onRefuse(s *stream, f *wire.Refuse) {
-	if c.cfg.Role == Listener || s.phase == opened {
+	if c.cfg.Role == Listener || s.phase == opened || f.Received > s.out.next {
 		c.violation(wire.CodeProtocol, "REFUSE for stream %d", s.id)
 		return
 	}
 	s.phase = refused
+	c.takeBack(s.out.next - f.Received)
 	if s.err == nil {
 		s.err = &wire.Error{Code: f.Code, Text: string(f.Text)}
 	}
@@ -260,8 +263,8 @@ func (c *core) onRefuse(s *stream, f *wire.Refuse) {
 func (c *core) onReset(s *stream, f *wire.Reset) {
 	h := &s.in
 	switch {
-	case h.err != nil:
-		return // again, or after our own end
+	case h.err != nil, s.phase == refused:
+		return // again, or crossing our own end
 	case h.hasFinal && f.Final != h.final, f.Final < h.highest:
 		c.violation(wire.CodeProtocol, "stream %d has two ends", s.id)
 		return

@@ -6,16 +6,16 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
-// dial makes a stream and queues its OPEN with the first bytes of the stream,
-// or for a flow with its first datagram.
+// dial makes a stream and queues its OPEN with the first bytes of the stream, at
+// most unsentFair, or for a flow with its first datagram.
 func (c *core) dial(network wire.Network, dest string, uuid [16]byte, firstBytes []byte) (*stream, error) {
 	switch {
 	case c.err != nil:
 		return nil, c.err
 	case c.open >= c.cfg.Peer.MaxStreams:
 		return nil, &wire.Error{Code: wire.CodeBusy, Text: "as many streams are open as the peer allows"}
-	case len(dest) > wire.MaxDest:
-		return nil, &wire.Error{Code: wire.CodeUnsupported, Text: "destination too long"}
+	case len(dest) > wire.MaxDest || len(firstBytes) > unsentFair:
+		return nil, &wire.Error{Code: wire.CodeUnsupported, Text: "destination or first bytes too long"}
 	}
 	s := c.newStream(network, dest, uuid)
 	if s.dg != nil {
@@ -41,14 +41,19 @@ func (c *core) newStream(network wire.Network, dest string, uuid [16]byte) *stre
 	return s
 }
 
-// onOpen makes the stream the dialer asks for and queues the request.
-func (c *core) onOpen(f *wire.Open) {
-	switch {
-	case c.cfg.Role == Dialer:
+// onOpen makes the stream the dialer asks for and queues the request. An OPEN
+// that comes again may hold more of the stream's first bytes. It reports false
+// when those could not be kept.
+func (c *core) onOpen(f *wire.Open) bool {
+	if c.cfg.Role == Dialer {
 		c.violation(wire.CodeProtocol, "OPEN from the listener")
-		return
-	case !c.isNew(f.ID):
-		return
+		return true
+	}
+	if s := c.streams[f.ID]; s != nil && s.dg == nil && s.phase != refused {
+		return c.onData(s, &wire.Data{ID: f.ID, Data: f.Data})
+	}
+	if !c.isNew(f.ID) {
+		return true
 	}
 	s := c.newStream(f.Network, string(f.Destination), f.UUID)
 	s.id = f.ID
@@ -56,17 +61,15 @@ func (c *core) onOpen(f *wire.Open) {
 	c.streams[s.id] = s
 	if s.dg != nil && len(f.Data) > 0 {
 		c.onDatagram(s, f.Data)
-	} else if len(f.Data) > 0 {
-		if !c.charge(s, uint64(len(f.Data))) {
-			return
-		}
-		s.in.store(0, f.Data)
+	} else if s.dg == nil {
+		c.onData(s, &wire.Data{ID: f.ID, Data: f.Data})
 	}
 	if c.open > 2*c.cfg.Local.MaxStreams {
 		c.refuse(s, wire.CodeBusy, "too many streams")
-		return
+	} else if c.err == nil {
+		c.requests = append(c.requests, s)
 	}
-	c.requests = append(c.requests, s)
+	return true
 }
 
 // nextRequest takes the oldest request that its dialer still wants, or nil.
@@ -80,6 +83,7 @@ func (c *core) nextRequest() *stream {
 		if s.err == nil {
 			return s
 		}
+		c.discard(s)
 	}
 	return nil
 }
@@ -118,6 +122,7 @@ func (c *core) onEarlyReset(f *wire.Reset) {
 func (c *core) accept(s *stream) error {
 	switch {
 	case s.err != nil:
+		c.discard(s)
 		return s.err
 	case s.phase != opening:
 		return errAnswered
@@ -129,12 +134,15 @@ func (c *core) accept(s *stream) error {
 
 // refuse answers an OPEN with no.
 func (c *core) refuse(s *stream, code wire.Code, text string) {
-	if s.phase != opening || s.err != nil {
+	if s.phase != opening {
+		return
+	}
+	c.discard(s)
+	if s.err != nil {
 		return
 	}
 	s.phase = refused
 	s.err = errAnswered
-	c.discard(s)
 	c.sendReset(s, code, text)
 }
 
@@ -326,6 +334,18 @@ func (c *core) giveBack(n uint64) {
 func (c *core) onSessionLimit(limit uint64) {
 	blocked := c.txSent == c.txLimit
 	c.txLimit = max(c.txLimit, limit)
+	c.unblock(blocked)
+}
+
+// takeBack undoes the use of n bytes of credit.
+func (c *core) takeBack(n uint64) {
+	blocked := c.txSent == c.txLimit
+	c.txSent -= n
+	c.unblock(blocked)
+}
+
+// unblock lets streams send again that had no credit of the session left.
+func (c *core) unblock(blocked bool) {
 	if !blocked || c.txSent == c.txLimit {
 		return
 	}

@@ -53,6 +53,8 @@ type stream struct {
 	dest    string
 	owner   waker // or nil
 
+	first     uint64 // how many of its bytes every OPEN sent for it held
+	heard     bool   // an OPEN has arrived
 	phase     phase
 	gone      bool // ended at both ends; no frame is sent or taken any more
 	resetSent bool // RESET was queued: nothing else will be sent

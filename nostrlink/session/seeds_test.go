@@ -35,12 +35,6 @@ func TestSeeds(t *testing.T) {
 
 func playSeed(t *testing.T, seed uint64) {
 	w := newWorld(t, seed)
-	start := time.Now()
-	defer func() {
-		if d := time.Since(start); d > 300*time.Millisecond {
-			t.Logf("slow seed %d: %v simulated %v: %s", seed, d, w.now, w.what)
-		}
-	}()
 	limit := 20 * time.Minute
 	done := w.run(limit, func() bool { return w.quiet() })
 	switch {
@@ -59,6 +53,8 @@ func playSeed(t *testing.T, seed uint64) {
 // plan is what both ends of a simulated stream do.
 type plan struct {
 	up, down         uint64
+	first            int // bytes of up that go with the OPEN
+	flow             bool
 	piece            int
 	every            time.Duration
 	slowUp, slowDown float64 // readers
@@ -123,6 +119,12 @@ func newWorld(t testing.TB, seed uint64) *world {
 		w.plans = append(w.plans, p)
 		w.at(p.startAt, func() { w.start(i, p) })
 	}
+	for range r.IntN(4) * r.IntN(2) {
+		w.randomFlow(r, len(w.plans))
+	}
+	if r.IntN(4) == 0 {
+		w.randomDetach(r, maxPacket)
+	}
 	w.what = fmt.Sprintf("%d paths, packets of %d, %d streams", len(links), maxPacket, len(w.plans))
 	return w
 }
@@ -144,6 +146,9 @@ func randomPlan(r *rand.Rand, maxPacket int) *plan {
 	if r.IntN(4) == 0 {
 		p.slowUp, p.slowDown = 1e4+r.Float64()*1e6, 1e4+r.Float64()*1e6
 	}
+	if r.IntN(4) == 0 {
+		p.first = int(min(p.up, r.Uint64N(unsentFair+1)))
+	}
 	p.refuse = r.IntN(8) == 0
 	if r.IntN(2) == 0 {
 		p.answerAfter = time.Duration(r.IntN(3000)) * time.Millisecond
@@ -158,10 +163,50 @@ func randomPlan(r *rand.Rand, maxPacket int) *plan {
 	return p
 }
 
+// randomFlow plans a flow of datagrams that its dialer closes in the end.
+func (w *world) randomFlow(r *rand.Rand, i int) {
+	p := &plan{flow: true, startAt: time.Duration(r.IntN(10000)) * time.Millisecond}
+	w.plans = append(w.plans, p)
+	n, after := r.IntN(100), time.Duration(1+r.IntN(10000))*time.Millisecond
+	w.at(p.startAt, func() {
+		w.started++
+		st := w.dial(wire.NetworkUDP, i, nil)
+		x := w.ends[0].flow(st, byte(i))
+		w.play(x, n, after)
+	})
+}
+
+// play sends n datagrams one by one, and closes the flow after a while unless
+// that is 0.
+func (w *world) play(x *simFlow, n int, after time.Duration) {
+	var beat func()
+	beat = func() {
+		if x.sent < n && x.st.err == nil {
+			x.send(w.r.IntN(400))
+			w.at(w.now+10*time.Millisecond, beat)
+		}
+	}
+	beat()
+	if after > 0 {
+		w.at(w.now+after, func() { x.end.core.close(w.now, x.st) })
+	}
+}
+
+// randomDetach plans that the ends lose a carrier, one before the other, and
+// get another one later.
+func (w *world) randomDetach(r *rand.Rand, maxPacket int) {
+	at := time.Duration(r.IntN(10000)) * time.Millisecond
+	for _, e := range w.ends {
+		w.at(at+time.Duration(r.IntN(3000))*time.Millisecond, func() { e.core.detach(e.paths[0]) })
+	}
+	l := [2]*link{randomLink(r), randomLink(r)}
+	w.at(at+time.Duration(r.IntN(30000))*time.Millisecond, func() { w.join(maxPacket, l) })
+}
+
 // start lets the dialer's application of a plan begin.
 func (w *world) start(i int, p *plan) {
 	w.started++
-	x := w.open(i, p.up)
+	x := w.openWith(i, p.up, p.first)
 	if x == nil {
 		return
 	}
@@ -178,6 +223,12 @@ func (w *world) opened(st *stream) {
 	i := numberOf(st)
 	p := w.plans[i]
 	c := w.ends[1].core
+	if p.flow {
+		if c.accept(st) == nil {
+			w.play(w.ends[1].flow(st, ^byte(i)), 30, 0)
+		}
+		return
+	}
 	w.at(w.now+p.answerAfter, func() {
 		if p.refuse {
 			c.refuse(st, wire.CodeRefused, "no")
@@ -225,7 +276,7 @@ func (w *world) quiet() bool {
 			return false
 		}
 		for _, p := range e.paths {
-			if p.busy {
+			if p.busy && !p.gone {
 				return false
 			}
 		}
@@ -275,7 +326,7 @@ func (w *world) checkEnd() {
 func (w *world) checkPlan(i int, p *plan) {
 	d, l := p.dialer, p.listener
 	switch {
-	case p.cancelled:
+	case p.cancelled, p.flow:
 	case p.refuse:
 		if e, ok := d.st.err.(*wire.Error); !ok || e.Code != wire.CodeRefused || d.st.phase != refused {
 			w.fail = fmt.Sprintf("stream %d: not refused: %v", i, d.st.err)

@@ -385,14 +385,75 @@ func (x *simStream) doRead() {
 // open dials a stream from the dialer; the listener's application gets its
 // number in the destination.
 func (s *sim) open(number int, total uint64) *simStream {
-	var dest [4]byte
-	binary.BigEndian.PutUint32(dest[:], uint32(number))
-	st, err := s.ends[0].core.dial(wire.NetworkTCP, string(dest[:]), [16]byte{}, nil)
-	if err != nil {
-		s.fail = fmt.Sprintf("dial: %v", err)
+	return s.openWith(number, total, 0)
+}
+
+// openWith is open with so many of the bytes in the OPEN.
+func (s *sim) openWith(number int, total uint64, first int) *simStream {
+	data := patternBytes(byte(number), 0, first)
+	st := s.dial(wire.NetworkTCP, number, data)
+	if st == nil {
 		return nil
 	}
-	return s.ends[0].app(st, total, byte(number), ^byte(number))
+	x := s.ends[0].app(st, total, byte(number), ^byte(number))
+	x.written = uint64(first)
+	return x
+}
+
+func (s *sim) dial(network wire.Network, number int, first []byte) *stream {
+	var dest [4]byte
+	binary.BigEndian.PutUint32(dest[:], uint32(number))
+	st, err := s.ends[0].core.dial(network, string(dest[:]), [16]byte{}, first)
+	if err != nil {
+		s.fail = fmt.Sprintf("dial: %v", err)
+	}
+	return st
+}
+
+// join adds a carrier.
+func (s *sim) join(maxPacket int, l [2]*link) {
+	for i, e := range s.ends {
+		e.paths = append(e.paths, e.core.attach(s.now, maxPacket))
+		e.links = append(e.links, l[i])
+	}
+}
+
+// simFlow is an application at one end of a flow of datagrams: it sends some
+// and checks those it gets.
+type simFlow struct {
+	end      *simEnd
+	st       *stream
+	salt     byte
+	sent     int
+	received int
+	seen     map[int]bool
+}
+
+func (e *simEnd) flow(st *stream, salt byte) *simFlow {
+	x := &simFlow{end: e, st: st, salt: salt, seen: map[int]bool{}}
+	st.owner = x
+	return x
+}
+
+func (x *simFlow) send(size int) {
+	if x.st.err != nil || x.st.gone {
+		return
+	}
+	b := binary.BigEndian.AppendUint32(nil, uint32(x.sent))
+	x.end.core.sendDatagram(x.st, append(b, patternBytes(x.salt, uint64(x.sent), size)...))
+	x.sent++
+}
+
+func (x *simFlow) wakeWriter() {}
+func (x *simFlow) wakeReader() {
+	for d, ok := x.end.core.takeDatagram(x.st); ok; d, ok = x.end.core.takeDatagram(x.st) {
+		n := int(binary.BigEndian.Uint32(d))
+		if x.seen[n] || !bytes.Equal(d[4:], patternBytes(^x.salt, uint64(n), len(d)-4)) {
+			x.end.sim.fail = fmt.Sprintf("flow %d: datagram %d came twice or wrong", x.st.id, n)
+		}
+		x.seen[n] = true
+		x.received++
+	}
 }
 
 func numberOf(st *stream) int { return int(binary.BigEndian.Uint32([]byte(st.dest))) }

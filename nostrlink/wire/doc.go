@@ -29,7 +29,7 @@
 //	0x01 ACK       largest, delay (µs), count, first, count × (gap, length)
 //	0x02 OPEN      stream id, uuid (16), network (1), window, len, destination, len, data
 //	0x03 OPENED    stream id, window
-//	0x04 REFUSE    stream id, code, len, text
+//	0x04 REFUSE    stream id, received, code, len, text
 //	0x05 DATA      stream id, offset, len, data
 //	0x06 DATA+FIN  stream id, offset, len, data
 //	0x07 MAX_DATA  stream id (0: the whole session), limit
@@ -45,8 +45,10 @@
 // It has at most [MaxAckRanges] ranges in all, and a packet has at most one ACK.
 //
 // The dialer sends OPEN, with the stream's first bytes if it has any, and then
-// nothing on that stream but a RESET until OPENED or REFUSE answers. A REFUSE is
-// the end of the stream at both ends. Afterwards each direction ends by DATA+FIN
+// nothing on that stream but a RESET until OPENED or REFUSE answers. An OPEN sent
+// again may hold more or fewer of the first bytes. A REFUSE is the end of the
+// stream at both ends; the dialer takes back the credit of the first bytes that
+// did not come. Afterwards each direction ends by DATA+FIN
 // or by RESET; an end that gets a RESET and has not ended its own direction
 // answers with a RESET. So each end always learns how many bytes the other has
 // sent in all (final), and both agree on the credit that is left. STOP asks for

@@ -72,9 +72,10 @@ type Opened struct {
 
 // Refuse answers an OPEN with no.
 type Refuse struct {
-	ID   uint64
-	Code Code
-	Text []byte // at most MaxText bytes; borrowed
+	ID       uint64
+	Received uint64 // how many of the stream's first bytes came, for the credit
+	Code     Code
+	Text     []byte // at most MaxText bytes; borrowed
 }
 
 // Data is a piece of a stream.

@@ -85,6 +85,7 @@ func (f *Opened) Append(b []byte) []byte {
 // Append appends the frame.
 func (f *Refuse) Append(b []byte) []byte {
 	b = AppendVarint(append(b, byte(FrameRefuse)), f.ID)
+	b = AppendVarint(b, f.Received)
 	b = AppendVarint(b, uint64(f.Code))
 	return appendBytes(b, f.Text)
 }
@@ -183,7 +184,7 @@ func ParseFrame(f *Frame, b []byte) (rest []byte, err error) {
 	case FrameOpened:
 		f.Opened = Opened{ID: r.id(), Window: r.varint()}
 	case FrameRefuse:
-		f.Refuse = Refuse{ID: r.id(), Code: r.code(), Text: r.bytes(MaxText)}
+		f.Refuse = Refuse{ID: r.id(), Received: r.varint(), Code: r.code(), Text: r.bytes(MaxText)}
 	case FrameData, FrameDataFin:
 		f.Data.parse(&r, f.Type == FrameDataFin)
 	case FrameMaxData:

@@ -33,7 +33,7 @@ var frames = []struct {
 	{"open udp", Frame{Type: FrameOpen, Open: Open{ID: 16384, Network: NetworkUDP, Destination: []byte("[2001:db8::1]:53"), Data: []byte{}}}},
 	{"open dns", Frame{Type: FrameOpen, Open: Open{ID: 64, Network: NetworkDNS, Window: 65536, Destination: []byte{}, Data: []byte{}}}},
 	{"opened", Frame{Type: FrameOpened, Opened: Opened{ID: 1, Window: 1 << 20}}},
-	{"refuse", Frame{Type: FrameRefuse, Refuse: Refuse{ID: 2, Code: CodeRefused, Text: []byte("connection refused")}}},
+	{"refuse", Frame{Type: FrameRefuse, Refuse: Refuse{ID: 2, Received: 300, Code: CodeRefused, Text: []byte("connection refused")}}},
 	{"data", Frame{Type: FrameData, Data: Data{ID: 1, Offset: 70000, Data: []byte("hello")}}},
 	{"data and fin", Frame{Type: FrameDataFin, Data: Data{ID: 1, Offset: 1 << 40, Fin: true, Data: []byte{}}}},
 	{"max data of a stream", Frame{Type: FrameMaxData, MaxData: MaxData{ID: 7, Limit: 1 << 30}}},
