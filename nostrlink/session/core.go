@@ -42,8 +42,8 @@ type core struct {
 	rxRead             uint64 // given back
 	sendLimit          bool   // MAX_DATA of the session is to be sent
 	unsent             int    // bytes all streams have written and not sent
-	dgBytes            int    // bytes in the receive queues of all flows
-	ping               bool   // a PING is to be sent
+	dgIn, dgOut        datagramTotal
+	ping               bool // a PING is to be sent
 
 	waiting    bool          // the peer owes us an acknowledgement
 	progressAt time.Duration // since then, or since the last one
@@ -148,6 +148,9 @@ func (c *core) leave(s *stream) {
 	}
 	s.gone = true
 	s.need = 0
+	if s.dg != nil {
+		c.dgOut.drop(&s.dg.out)
+	}
 	c.open--
 	delete(c.streams, s.id)
 }

@@ -74,7 +74,7 @@ func (c *core) appendOpen(s *stream, k *sentPacket, b []byte, limit int) ([]byte
 	switch {
 	case s.dg != nil:
 		if q := &s.dg.out; len(q.items) > 0 && len(q.items[0]) <= room {
-			f.Data = q.pop()
+			f.Data, _ = c.dgOut.pop(q)
 		}
 	case s.out.end > 0:
 		h := &s.out
@@ -137,11 +137,12 @@ func (c *core) appendDatagrams(s *stream, b []byte, limit int) ([]byte, bool) {
 			if n <= maxDatagram(limit) {
 				return b, true
 			}
-			q.pop() // written for a path with larger packets
+			c.dgOut.pop(q) // written for a path with larger packets
 			c.stats.DatagramsDropped++
 			continue
 		}
-		f := wire.Datagram{ID: s.id, Data: q.pop()}
+		f := wire.Datagram{ID: s.id}
+		f.Data, _ = c.dgOut.pop(q)
 		b = f.Append(b)
 	}
 	return b, false

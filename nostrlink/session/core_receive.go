@@ -225,22 +225,6 @@ func (c *core) onData(s *stream, f *wire.Data) bool {
 	return true
 }
 
-// charge counts bytes of a stream up to end against the credit we granted.
-func (c *core) charge(s *stream, end uint64) bool {
-	h := &s.in
-	if end <= h.highest {
-		return true
-	}
-	more := end - h.highest
-	if end > h.limit || more > c.rxLimit-c.rxHighest {
-		c.violation(wire.CodeFlowControl, "stream %d goes beyond its credit", s.id)
-		return false
-	}
-	h.highest = end
-	c.rxHighest += more
-	return true
-}
-
 // onRefuse ends a stream at the dialer: the listener never opened it.
 func (c *core) onRefuse(s *stream, f *wire.Refuse) {
 	if c.cfg.Role == Listener || s.phase == opened || f.Received > s.out.next {
@@ -323,19 +307,9 @@ func (c *core) onDatagram(s *stream, p []byte) {
 	if s.in.hasFinal || s.in.discard {
 		return
 	}
-	q := &s.dg.in
-	before := q.bytes
-	c.stats.DatagramsDropped += uint64(q.push(p))
-	c.dgBytes += q.bytes - before
-	for c.dgBytes > maxDatagramBytes && len(q.items) > 0 {
-		c.dgBytes -= len(q.pop())
-		c.stats.DatagramsDropped++
-	}
+	c.stats.DatagramsDropped += c.dgIn.push(&s.dg.in, p)
 	s.wakeReader()
 }
-
-// maxDatagramBytes bounds the receive queues of all flows together.
-const maxDatagramBytes = 16 << 20
 
 func closeError(f *wire.Close) error {
 	return fmt.Errorf("session: closed by the other end: %w", &wire.Error{Code: f.Code, Text: string(f.Text)})

@@ -20,7 +20,7 @@ func (c *core) dial(network wire.Network, dest string, uuid [16]byte, firstBytes
 	s := c.newStream(network, dest, uuid)
 	if s.dg != nil {
 		if len(firstBytes) > 0 {
-			s.dg.out.push(firstBytes)
+			c.sendDatagram(s, firstBytes)
 		}
 	} else {
 		c.write(s, firstBytes)
@@ -64,7 +64,7 @@ func (c *core) onOpen(f *wire.Open) bool {
 	} else if s.dg == nil {
 		c.onData(s, &wire.Data{ID: f.ID, Data: f.Data})
 	}
-	if c.open > 2*c.cfg.Local.MaxStreams {
+	if most := 2 * c.cfg.Local.MaxStreams; c.open > most || len(c.requests) >= most {
 		c.refuse(s, wire.CodeBusy, "too many streams")
 	} else if c.err == nil {
 		c.requests = append(c.requests, s)
@@ -155,7 +155,8 @@ func (c *core) write(s *stream, p []byte) int {
 	room := max(0, unsentLimit-int(h.unsent()))
 	if c.unsent+len(p) > c.cfg.SendBuffer {
 		room = min(room, max(unsentFair-int(h.unsent()), c.cfg.SendBuffer-c.unsent, 0))
-		if room < len(p) {
+		if room < len(p) && !s.starved {
+			s.starved = true
 			c.starved = append(c.starved, s)
 		}
 	}
@@ -186,8 +187,10 @@ func (c *core) shrinkUnsent(n int) {
 	if c.unsent > c.cfg.SendBuffer/4*3 || len(c.starved) == 0 {
 		return
 	}
-	for _, s := range c.starved {
+	for i, s := range c.starved {
+		s.starved = false
 		s.wakeWriter()
+		c.starved[i] = nil
 	}
 	c.starved = c.starved[:0]
 }
@@ -250,7 +253,7 @@ func (c *core) sendReset(s *stream, code wire.Code, text string) {
 	s.resetSent, s.code, s.text = true, code, text
 	s.need = 0
 	if s.dg != nil {
-		s.dg.out = datagramQueue{}
+		c.dgOut.drop(&s.dg.out)
 	}
 	if s.id == 0 { // the peer has never heard of it
 		c.leave(s)
@@ -270,8 +273,7 @@ func (c *core) discard(s *stream) {
 	h.buf.clear()
 	h.got = nil
 	if s.dg != nil {
-		c.dgBytes -= s.dg.in.bytes
-		s.dg.in = datagramQueue{}
+		c.dgIn.drop(&s.dg.in)
 	}
 }
 
@@ -285,100 +287,14 @@ func (c *core) readable(s *stream, limit int) []byte {
 	return h.buf.slice(h.read, int(min(n-h.read, uint64(limit))))
 }
 
-// consume notes that n bytes have been read, and grants more credit when a
-// quarter of it is used.
-func (c *core) consume(now time.Duration, s *stream, n int) {
-	h := &s.in
-	if h.discard { // closed meanwhile: all of it is given back already
-		return
-	}
-	h.read += uint64(n)
-	if h.read == h.highest {
-		h.buf.clear()
-	} else {
-		h.buf.release(h.read)
-	}
-	c.giveBack(uint64(n))
-	if h.hasFinal || s.gone || s.resetSent || h.limit-h.read > c.share(h)/4*3 {
-		return
-	}
-	if h.grantedAt == 0 || now-h.grantedAt < 4*c.roundTrip() {
-		h.window = min(2*h.window, c.cfg.MaxStreamWindow)
-	}
-	h.grantedAt = max(now, 1)
-	h.limit = max(h.limit, h.read+c.share(h))
-	c.want(s, needMaxData)
-}
-
-// share is the credit a stream is to have: its window, but at most a quarter
-// of what all streams have not left unread, so that a few slow readers cannot
-// stop everybody.
-func (c *core) share(h *recvHalf) uint64 {
-	unread := min(c.rxHighest-c.rxRead, c.cfg.Local.Window)
-	return min(h.window, max((c.cfg.Local.Window-unread)/4, minShare))
-}
-
-// minShare is the credit a stream gets however little there is.
-const minShare = 64 << 10
-
-// giveBack returns credit of the session to the peer.
-func (c *core) giveBack(n uint64) {
-	c.rxRead += n
-	if c.rxLimit-c.rxRead <= c.cfg.Local.Window/4*3 {
-		c.rxLimit = c.rxRead + c.cfg.Local.Window
-		c.sendLimit = true
-	}
-}
-
-// onSessionLimit takes more credit for all streams.
-func (c *core) onSessionLimit(limit uint64) {
-	blocked := c.txSent == c.txLimit
-	c.txLimit = max(c.txLimit, limit)
-	c.unblock(blocked)
-}
-
-// takeBack undoes the use of n bytes of credit.
-func (c *core) takeBack(n uint64) {
-	blocked := c.txSent == c.txLimit
-	c.txSent -= n
-	c.unblock(blocked)
-}
-
-// unblock lets streams send again that had no credit of the session left.
-func (c *core) unblock(blocked bool) {
-	if !blocked || c.txSent == c.txLimit {
-		return
-	}
-	for _, s := range c.streams {
-		c.activate(s)
-	}
-}
-
-// roundTrip is the shortest smoothed round trip of all paths.
-func (c *core) roundTrip() time.Duration {
-	best := initialRTT
-	for _, p := range c.paths {
-		if p.hasRTT {
-			best = min(best, p.srtt)
-		}
-	}
-	return best
-}
-
 // sendDatagram queues a datagram of a flow.
 func (c *core) sendDatagram(s *stream, p []byte) {
-	c.stats.DatagramsDropped += uint64(s.dg.out.push(p))
 	c.stats.DatagramsSent++
+	c.stats.DatagramsDropped += c.dgOut.push(&s.dg.out, p)
 	c.activate(s)
 }
 
 // takeDatagram gives the oldest datagram received, or nil and false.
 func (c *core) takeDatagram(s *stream) ([]byte, bool) {
-	q := &s.dg.in
-	if len(q.items) == 0 {
-		return nil, false
-	}
-	p := q.pop()
-	c.dgBytes -= len(p)
-	return p, true
+	return c.dgIn.pop(&s.dg.in)
 }

@@ -64,6 +64,7 @@ type stream struct {
 	text      string
 	stopCode  wire.Code
 
+	starved   bool // in the core's list of this name
 	need      need
 	inControl bool
 	active    activity
@@ -218,39 +219,4 @@ func (s *stream) sendable(session uint64) uint64 {
 	h := &s.out
 	n := min(h.end, max(h.credit, h.next)) - h.next
 	return min(n, session) + h.lost.total()
-}
-
-// datagramQueues are the queues of a flow. Both are bounded; the oldest is dropped.
-type datagramQueues struct{ in, out datagramQueue }
-
-const (
-	flowDatagrams = 512
-	flowBytes     = 256 << 10
-)
-
-type datagramQueue struct {
-	items [][]byte
-	bytes int
-}
-
-// push takes a copy of p and reports how many older ones it dropped for it.
-func (q *datagramQueue) push(p []byte) (dropped int) {
-	q.items = append(q.items, append(make([]byte, 0, len(p)), p...))
-	q.bytes += len(p)
-	for len(q.items) > flowDatagrams || q.bytes > flowBytes {
-		q.pop()
-		dropped++
-	}
-	return dropped
-}
-
-func (q *datagramQueue) pop() []byte {
-	p := q.items[0]
-	q.items[0] = nil
-	q.items = q.items[1:]
-	q.bytes -= len(p)
-	if len(q.items) == 0 {
-		q.items = nil
-	}
-	return p
 }

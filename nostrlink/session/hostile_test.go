@@ -442,7 +442,7 @@ func (p *peer) checkBounds() {
 	if most := int(c.cfg.Local.Window) + (1+len(c.streams))*2*cellSize; held > most {
 		p.t.Errorf("%d bytes held", held)
 	}
-	if c.rxRead > c.rxHighest || c.rxHighest > c.rxLimit || c.unsent < 0 || c.dgBytes < 0 {
-		p.t.Errorf("credit: read %d, highest %d, limit %d; unsent %d, datagrams %d", c.rxRead, c.rxHighest, c.rxLimit, c.unsent, c.dgBytes)
+	if c.rxRead > c.rxHighest || c.rxHighest > c.rxLimit || c.unsent < 0 || c.dgIn.bytes < 0 || c.dgOut.bytes < 0 {
+		p.t.Errorf("credit: read %d, highest %d, limit %d; unsent %d, datagrams %d", c.rxRead, c.rxHighest, c.rxLimit, c.unsent, c.dgIn.bytes)
 	}
 }

@@ -14,9 +14,10 @@ type Stats struct {
 	StreamsOpen                    int
 	DatagramsSent                  uint64
 	DatagramsReceived              uint64
-	DatagramsDropped               uint64 // in full queues, either way
-	SendBuffered                   int    // bytes written and not yet sent
-	Unread                         uint64 // bytes received and not yet read
+	DatagramsDropped               uint64        // in full queues, either way
+	SendBuffered                   int           // bytes written and not yet sent
+	Unread                         uint64        // bytes received and not yet read
+	SinceReceived                  time.Duration // since the last packet came
 	Rejected                       Rejected
 	Paths                          []PathStats
 }
@@ -46,6 +47,7 @@ type PathStats struct {
 func (c *core) snapshot(now time.Duration) Stats {
 	s := c.stats
 	s.StreamsOpen = c.open
+	s.SinceReceived = now - c.receivedAt
 	s.SendBuffered = c.unsent
 	s.Unread = c.rxHighest - c.rxRead
 	for _, p := range c.paths {
