@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -22,9 +24,11 @@ type pipe struct {
 	pool  sync.Pool
 	stop  chan struct{}
 	once  sync.Once
+	wg    sync.WaitGroup       // of late packets
 	deaf  atomic.Bool          // loses everything
 	hold  chan struct{}        // or nil; Send waits until it is closed
 	own   atomic.Pointer[Path] // told what was accepted, if not nil
+	chaos *rand.Rand           // or nil; drops, repeats and reorders
 }
 
 func newPipe(delay time.Duration) *pipe {
@@ -62,6 +66,7 @@ func (p *pipe) Close() error   { p.once.Do(func() { close(p.stop) }); return nil
 
 // deliver hands the packets to the other end's path until the pipe is closed.
 func (p *pipe) deliver(to *Path) {
+	defer p.wg.Wait()
 	for {
 		select {
 		case b := <-p.queue:
@@ -71,7 +76,11 @@ func (p *pipe) deliver(to *Path) {
 			if own := p.own.Load(); own != nil {
 				own.Accepted(1)
 			}
-			if !p.deaf.Load() {
+			switch {
+			case p.deaf.Load():
+			case p.chaos != nil:
+				p.mistreat(to, bytes.Clone(*b))
+			default:
 				to.Receive(*b)
 			}
 			p.pool.Put(b)
@@ -86,6 +95,20 @@ func (p *pipe) deliver(to *Path) {
 				}
 			}
 		}
+	}
+}
+
+// mistreat does to a packet what a bad relay does.
+func (p *pipe) mistreat(to *Path, packet []byte) {
+	for range p.chaos.IntN(10) / 8 * 2 { // sometimes twice, on its own time
+		late := time.Duration(p.chaos.IntN(300)) * time.Millisecond
+		p.wg.Go(func() {
+			time.Sleep(late)
+			to.Receive(packet)
+		})
+	}
+	if p.chaos.IntN(20) > 0 {
+		to.Receive(packet)
 	}
 }
 
@@ -175,4 +198,30 @@ func BenchmarkStream(b *testing.B) {
 			wg.Wait()
 		})
 	}
+}
+
+// BenchmarkManyStreams carries the same over a thousand streams at once.
+func BenchmarkManyStreams(b *testing.B) {
+	p := newPair(b, 0, Config{})
+	const n, piece = 1000, 16 << 10
+	b.SetBytes(n * piece)
+	var from []net.Conn
+	var wg sync.WaitGroup
+	for range n {
+		a, c := p.dial(b, "tcp")
+		from = append(from, a)
+		wg.Go(func() { c.(io.WriterTo).WriteTo(io.Discard) })
+	}
+	buf := make([]byte, piece)
+	for b.Loop() {
+		var writers sync.WaitGroup
+		for _, c := range from {
+			writers.Go(func() { c.Write(buf) })
+		}
+		writers.Wait()
+	}
+	for _, c := range from {
+		c.(*Stream).CloseWrite()
+	}
+	wg.Wait()
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -76,8 +78,8 @@ func (p *pair) expectNoStreams(t *testing.T) {
 	t.Helper()
 	time.Sleep(10 * time.Second)
 	for _, s := range []*Session{p.dialer, p.listener} {
-		if st := s.Stats(); st.StreamsOpen != 0 || st.SendBuffered != 0 || st.Unread != 0 {
-			t.Errorf("left behind: %d streams, %d bytes unsent, %d unread", st.StreamsOpen, st.SendBuffered, st.Unread)
+		if st := s.Stats(); st.Streams != 0 || st.SendBuffered != 0 || st.Unread != 0 {
+			t.Errorf("left behind: %d streams, %d bytes unsent, %d unread", st.Streams, st.SendBuffered, st.Unread)
 		}
 	}
 }
@@ -461,6 +463,66 @@ func TestDetach(t *testing.T) {
 		}
 		if !bytes.Equal(got, want) {
 			t.Errorf("read %d bytes, want %d", len(got), len(want))
+		}
+	})
+}
+
+// TestConcurrent carries many streams at once over two bad carriers while both
+// ends write, read, half-close and ask for figures.
+func TestConcurrent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, delay, Config{})
+		more := [2]*pipe{newPipe(delay), newPipe(3 * delay)}
+		for i, x := range []*pipe{p.pipes[0], p.pipes[1], more[0], more[1]} {
+			x.chaos = rand.New(rand.NewPCG(uint64(i), 0))
+		}
+		x, y := p.dialer.Attach(more[0]), p.listener.Attach(more[1])
+		p.wg.Go(func() { more[0].deliver(y) })
+		p.wg.Go(func() { more[1].deliver(x) })
+		p.wg.Go(func() { // echoes
+			for {
+				req, err := p.listener.Accept(context.Background())
+				if err != nil {
+					return
+				}
+				p.wg.Go(func() {
+					c, err := req.Accept()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if _, err := c.(*Stream).WriteTo(c); err != nil {
+						t.Error(err)
+					}
+					c.Close()
+				})
+			}
+		})
+		var clients sync.WaitGroup
+		for i := range 40 {
+			clients.Go(func() {
+				c, err := p.dialer.DialContext(t.Context(), "tcp", "echo:7")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				want := patternBytes(byte(i), 0, 300000)
+				clients.Go(func() {
+					c.Write(want)
+					c.(*Stream).CloseWrite()
+				})
+				got, err := io.ReadAll(c)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("stream %d: %d bytes came back, %v", i, len(got), err)
+				}
+				p.dialer.Stats()
+				c.Close()
+			})
+		}
+		clients.Wait()
+		p.expectNoStreams(t)
+		if st := p.dialer.Stats(); st.Rejected.Replay == 0 || st.RTT < 2*delay {
+			t.Errorf("%d packets came twice, round trip %v", st.Rejected.Replay, st.RTT)
 		}
 	})
 }

@@ -2,24 +2,27 @@ package session
 
 import "time"
 
-// Stats counts what a session has done since it began.
+// Stats counts what a session has done since it began, and says how it is.
 type Stats struct {
+	Streams       int // and flows, open now
+	StreamsOpened uint64
+	SendBuffered  int           // bytes written and not yet sent
+	Unread        uint64        // bytes received and not yet read
+	RTT           time.Duration // the shortest of all paths, smoothed; 0 before the first acknowledgement
+	SinceReceived time.Duration // since the last packet came
+
 	PacketsSent, PacketsReceived   uint64
 	BytesSent, BytesReceived       uint64 // of packets
 	BytesResent                    uint64 // of stream data
 	BareAcksSent, BareAcksReceived uint64 // packets with nothing but an acknowledgement
 	PacketsLost, PacketsSpurious   uint64 // given up; of these, arrived after all
-	Probes                         uint64
-	StreamsOpened                  uint64
-	StreamsOpen                    int
-	DatagramsSent                  uint64
-	DatagramsReceived              uint64
-	DatagramsDropped               uint64        // in full queues, either way
-	SendBuffered                   int           // bytes written and not yet sent
-	Unread                         uint64        // bytes received and not yet read
-	SinceReceived                  time.Duration // since the last packet came
-	Rejected                       Rejected
-	Paths                          []PathStats
+	Probes                         uint64 // sent because a path had fallen silent
+
+	DatagramsSent, DatagramsReceived uint64
+	DatagramsDropped                 uint64 // in full queues, either way
+
+	Rejected Rejected
+	Paths    []PathStats
 }
 
 // Rejected counts packets that were ignored, by the binding they failed.
@@ -46,12 +49,15 @@ type PathStats struct {
 
 func (c *core) snapshot(now time.Duration) Stats {
 	s := c.stats
-	s.StreamsOpen = c.open
+	s.Streams = c.open
 	s.SinceReceived = now - c.receivedAt
 	s.SendBuffered = c.unsent
 	s.Unread = c.rxHighest - c.rxRead
 	for _, p := range c.paths {
 		s.Paths = append(s.Paths, p.snapshot(now))
+		if p.hasRTT && (s.RTT == 0 || p.srtt < s.RTT) {
+			s.RTT = p.srtt
+		}
 	}
 	return s
 }
