@@ -11,7 +11,7 @@ import (
 // zero value of a field means the default, which is what both ends get when the
 // handshake says nothing.
 type Limits struct {
-	Window       uint64 // bytes in flight or unread on all streams; default 24 MiB
+	Window       uint64 // bytes in flight or unread on all streams; default 32 MiB
 	StreamWindow uint64 // the same for a new stream; default 1 MiB; it grows with use
 	MaxStreams   int    // streams and flows open at a time; default 4096
 	MaxPacket    int    // largest packet it can receive; default 65,535
@@ -26,7 +26,7 @@ type Config struct {
 	Local Limits // what this end grants (optional)
 	Peer  Limits // what the other end granted (optional)
 
-	MaxStreamWindow uint64        // how far a stream's window may grow; default 6 MiB
+	MaxStreamWindow uint64        // how far a stream's window may grow; default 8 MiB
 	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB
 	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence; default 20 s
 	DeadAfter       time.Duration // no acknowledgement for so long ends the session; default 30 s

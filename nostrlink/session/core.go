@@ -99,6 +99,7 @@ func (c *core) detach(p *pathState) {
 	for i, q := range c.paths {
 		if q == p {
 			c.paths = append(c.paths[:i:i], c.paths[i+1:]...)
+			return
 		}
 	}
 }
@@ -264,10 +265,10 @@ func (c *core) tick(now time.Duration) {
 	}
 	switch {
 	case c.waiting && now-c.progressAt >= c.cfg.DeadAfter:
-		c.fail(fmt.Errorf("%w: nothing acknowledged for %v", ErrPeerSilent, c.cfg.DeadAfter), silentClose)
+		c.giveUp("nothing acknowledged", c.cfg.DeadAfter)
 		return
 	case now-c.receivedAt >= c.silence():
-		c.fail(fmt.Errorf("%w: nothing received for %v", ErrPeerSilent, c.silence()), silentClose)
+		c.giveUp("nothing received", c.silence())
 		return
 	}
 	if c.cfg.Role == Dialer && !c.waiting && now-c.receivedAt >= c.cfg.KeepAlive {
@@ -287,7 +288,11 @@ func (c *core) tick(now time.Duration) {
 	}
 }
 
-var silentClose = &wire.Close{Code: wire.CodeTimedOut, Text: []byte("no acknowledgement")}
+// giveUp ends the session because the peer is gone, or cannot be reached.
+func (c *core) giveUp(what string, after time.Duration) {
+	c.fail(fmt.Errorf("%w: %s for %v", ErrPeerSilent, what, after),
+		&wire.Close{Code: wire.CodeTimedOut, Text: []byte(what)})
+}
 
 // orphanAfter is how long a closed stream may take to bring its last bytes
 // across.

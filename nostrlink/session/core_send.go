@@ -43,9 +43,11 @@ func (c *core) next(now time.Duration, p *pathState, dst []byte) []byte {
 	if p.probes > 0 || c.mayCarry(p) {
 		b = c.fill(p, k, b)
 	}
-	if c.ping || p.probes > 0 && len(b) == bare {
+	if len(b) == bare && (c.ping || p.probes > 0) {
 		b = wire.AppendPing(b)
-		c.ping = false
+	}
+	if len(b) > bare {
+		c.ping = false // whatever it is, it asks for an answer
 	}
 	if len(b) == empty {
 		c.recycle(k)

@@ -17,7 +17,7 @@ const (
 	maxBackoff   = 4 * time.Second        // between probes, unless the timeout is longer
 	maxTimeout   = 10 * time.Second       // and then
 	minRTTExpiry = 10 * time.Second       // the shortest round trip is looked for again after this
-	minDrain     = 200 * time.Millisecond // with a queue this short
+	minDrain     = 200 * time.Millisecond // for so long with no queue of ours, at least
 	lostMemory   = 10 * time.Second       // how long a lost packet may still prove spurious
 )
 
@@ -213,11 +213,14 @@ func (p *pathState) sampleRTT(now, mean, least time.Duration) {
 		p.minRTT, p.minAt = least, now
 	}
 	switch {
-	case p.drainUntil == 0 && now-p.minAt > minRTTExpiry:
+	case p.drainUntil == 0 && now-p.minAt <= minRTTExpiry:
+	case p.drainUntil == 0 && p.inflight < p.window/2:
+		p.minRTT, p.minAt = least, now // there is no queue of ours
+	case p.drainUntil == 0:
 		p.drainUntil, p.drainMin = now+max(minDrain, p.srtt), least
 	case p.drainUntil > now:
 		p.drainMin = min(p.drainMin, least)
-	case p.drainUntil > 0:
+	default:
 		p.minRTT, p.minAt = min(p.drainMin, least), now
 		p.drainUntil = 0
 	}
