@@ -89,15 +89,13 @@ func (c *core) onFrame(now time.Duration, f *wire.Frame) bool {
 	case wire.FramePing:
 	case wire.FrameOpen:
 		return c.onOpen(&f.Open)
-	case wire.FrameMaxData:
-		if f.MaxData.ID == 0 {
-			c.onSessionLimit(f.MaxData.Limit)
-			return true
-		}
-		return c.onStreamFrame(f)
 	case wire.FrameClose:
 		c.fail(closeError(&f.Close), nil)
 	default:
+		if f.Type == wire.FrameMaxData && f.MaxData.ID == 0 {
+			c.onSessionLimit(f.MaxData.Limit)
+			return true
+		}
 		return c.onStreamFrame(f)
 	}
 	return true
@@ -105,26 +103,10 @@ func (c *core) onFrame(now time.Duration, f *wire.Frame) bool {
 
 // onStreamFrame acts on the frames that belong to one stream.
 func (c *core) onStreamFrame(f *wire.Frame) bool {
-	var id uint64
-	switch f.Type {
-	case wire.FrameMaxData:
-		id = f.MaxData.ID
-	case wire.FrameOpened:
-		id = f.Opened.ID
-	case wire.FrameRefuse:
-		id = f.Refuse.ID
-	case wire.FrameData, wire.FrameDataFin:
-		id = f.Data.ID
-	case wire.FrameReset:
-		id = f.Reset.ID
-		if c.cfg.Role == Listener && !c.ids.has(id) {
-			c.onEarlyReset(&f.Reset)
-			return true
-		}
-	case wire.FrameStop:
-		id = f.Stop.ID
-	case wire.FrameDatagram:
-		id = f.Datagram.ID
+	id := f.Stream()
+	if f.Type == wire.FrameReset && c.cfg.Role == Listener && !c.ids.has(id) {
+		c.onEarlyReset(&f.Reset)
+		return true
 	}
 	s, later := c.find(id)
 	switch {

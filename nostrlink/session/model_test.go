@@ -83,7 +83,7 @@ func checkGap(t *testing.T, s spans, model []bool, lo, hi int) {
 // TestBufferModel compares a buffer with a slice of bytes: pieces are put in
 // random order, read and released.
 func TestBufferModel(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		const size = 5 * cellSize
 		base := r.Uint64N(3 * cellSize)

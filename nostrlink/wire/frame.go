@@ -133,3 +133,27 @@ type Frame struct {
 	Datagram Datagram
 	Close    Close
 }
+
+// Stream is the id of the stream the frame speaks of; 0 when it speaks of none,
+// or of all.
+func (f *Frame) Stream() uint64 {
+	switch f.Type {
+	case FrameOpen:
+		return f.Open.ID
+	case FrameOpened:
+		return f.Opened.ID
+	case FrameRefuse:
+		return f.Refuse.ID
+	case FrameData, FrameDataFin:
+		return f.Data.ID
+	case FrameMaxData:
+		return f.MaxData.ID
+	case FrameReset:
+		return f.Reset.ID
+	case FrameStop:
+		return f.Stop.ID
+	case FrameDatagram:
+		return f.Datagram.ID
+	}
+	return 0
+}

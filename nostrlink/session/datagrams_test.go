@@ -1,0 +1,53 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestDatagrams(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		a, b := p.dial(t, "udp")
+		for _, size := range []int{0, 1, 1400, 10000} {
+			want := patternBytes(3, 0, size)
+			if _, err := a.Write(want); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 65536)
+			n, err := b.Read(got)
+			if err != nil || !bytes.Equal(got[:n], want) {
+				t.Errorf("datagram of %d bytes: got %d, %v", size, n, err)
+			}
+		}
+		if _, err := a.Write(make([]byte, 65000)); !errors.Is(err, syscall.EMSGSIZE) {
+			t.Errorf("too large: %v", err)
+		}
+		for range 3000 { // nobody reads: the oldest go, memory is bounded
+			b.Write(make([]byte, 1400))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if st := p.dialer.Stats(); st.DatagramsDropped == 0 {
+			t.Errorf("nothing dropped: %+v", st)
+		}
+		b.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := b.Read(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("read: %v", err)
+		}
+		b.Close()
+		time.Sleep(time.Second)
+		for {
+			if _, err := a.Read(make([]byte, 1)); err != nil {
+				break
+			}
+		}
+		if _, err := a.Write([]byte("x")); err == nil {
+			t.Error("wrote to a flow that is closed")
+		}
+		p.expectNoStreams(t)
+	})
+}
