@@ -69,20 +69,43 @@ func (e End) addAddresses() error {
 }
 
 // Route adds a route to dst ("0.0.0.0/0" and "::/0" are the defaults) by way
-// of the neighbour via.
+// of the neighbour via, on the interface whose network via is in.
 func (h *Host) Route(dst, via string) error {
-	prefix, err := netip.ParsePrefix(dst)
+	err := h.Do(func() error {
+		prefix, err := netip.ParsePrefix(dst)
+		if err != nil {
+			return err
+		}
+		gateway := net.ParseIP(via)
+		index, err := interfaceTowards(gateway)
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{
+			Dst:       &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+			Gw:        gateway,
+			LinkIndex: index,
+		})
+	})
 	if err != nil {
-		return fmt.Errorf("netlab: route on %s: %w", h.name, err)
-	}
-	route := &netlink.Route{
-		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
-		Gw:  net.ParseIP(via),
-	}
-	if err := h.Do(func() error { return netlink.RouteAdd(route) }); err != nil {
 		return fmt.Errorf("netlab: route on %s to %s via %s: %w", h.name, dst, via, err)
 	}
 	return nil
+}
+
+// interfaceTowards finds the interface of a neighbour. The kernel would, too,
+// but by all rules and routes, and a VPN's may come first there.
+func interfaceTowards(neighbour net.IP) (index int, err error) {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range addrs {
+		if a.Contains(neighbour) {
+			return a.LinkIndex, nil
+		}
+	}
+	return 0, fmt.Errorf("no interface is in the network of %s", neighbour)
 }
 
 // Forward makes the host a router, for IPv4 and IPv6.

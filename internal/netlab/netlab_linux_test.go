@@ -187,6 +187,13 @@ func TestFilesAreTheHostsOwn(t *testing.T) {
 	}
 }
 
+func TestRouteNeedsANeighbour(t *testing.T) {
+	a, _ := routed(t)
+	if err := a.Route("192.0.2.0/24", "10.9.9.9"); err == nil {
+		t.Error("a route by way of nobody was added")
+	}
+}
+
 func TestSnapshotShowsWhatChanged(t *testing.T) {
 	a, _ := routed(t)
 	first, err := a.Snapshot()

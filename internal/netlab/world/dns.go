@@ -30,6 +30,7 @@ type DNSServer struct {
 	packets []net.PacketConn
 	streams []net.Listener
 	running sync.WaitGroup
+	closing sync.Once
 
 	mu    sync.Mutex
 	asked []string
@@ -55,8 +56,13 @@ func (s *DNSServer) Asked() []string {
 	return slices.Clone(s.asked)
 }
 
-// Close ends the server and waits for it.
-func (s *DNSServer) Close() error {
+// Close ends the server and waits for it. A second call does nothing.
+func (s *DNSServer) Close() (err error) {
+	s.closing.Do(func() { err = s.close() })
+	return err
+}
+
+func (s *DNSServer) close() error {
 	var errs []error
 	for _, p := range s.packets {
 		errs = append(errs, p.Close())
