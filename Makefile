@@ -9,9 +9,9 @@ GO      ?= go
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-# Seconds for each fuzz target, and how long all tests may take.
+# How long each fuzz target runs, and how long the tests of one package may.
 FUZZTIME ?= 3s
-TIMEOUT  ?= 15m
+TIMEOUT  ?= 8m
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
