@@ -19,18 +19,6 @@ const (
 	resolvConfPath     = "/etc/resolv.conf"
 )
 
-// ParseNameserver reads "IP" or "IP:port"; the port is 53 unless it is given.
-func ParseNameserver(s string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.AddrPortFrom(a, dnsPort), nil
-	}
-	ap, err := netip.ParseAddrPort(s)
-	if err != nil || ap.Port() == 0 {
-		return netip.AddrPort{}, fmt.Errorf("name server %q: want an IP address, with or without a port, such as 9.9.9.9 or [2620:fe::fe]:53", s)
-	}
-	return ap, nil
-}
-
 // fixedServers serves the operator's own list.
 func fixedServers(servers []netip.AddrPort) func() ([]netip.AddrPort, error) {
 	return func() ([]netip.AddrPort, error) { return servers, nil }

@@ -321,22 +321,6 @@ func TestResolvConfIsFollowed(t *testing.T) {
 	}
 }
 
-func TestParseNameserver(t *testing.T) {
-	for s, want := range map[string]string{
-		"9.9.9.9": "9.9.9.9:53", "9.9.9.9:5353": "9.9.9.9:5353", "2620:fe::fe": "[2620:fe::fe]:53",
-		"[2620:fe::fe]:54": "[2620:fe::fe]:54", "fe80::1%eth0": "[fe80::1%eth0]:53",
-	} {
-		if got, err := ParseNameserver(s); err != nil || got.String() != want {
-			t.Errorf("%q: %v, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"", "dns.example", "9.9.9.9:", "9.9.9.9:0", "9.9.9", "[::1]", "9.9.9.9:x"} {
-		if got, err := ParseNameserver(s); err == nil {
-			t.Errorf("%q is taken for %v", s, got)
-		}
-	}
-}
-
 func TestFraming(t *testing.T) {
 	for _, n := range []int{0, 1, 512, 65535} {
 		var wire bytes.Buffer

@@ -1,0 +1,115 @@
+package config
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+)
+
+// check finds values that are of the right type and make no sense.
+func (d *decoder) check(c *Config) {
+	is := func(err error, key ...string) {
+		if err != nil {
+			d.fail(toml.Key(key), "%v", err)
+		}
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		is(fmt.Errorf("want debug, info, warn or error, not %q", c.LogLevel), "log_level")
+	}
+	for pet, text := range c.Names {
+		_, err := name.NewBook(map[string]string{pet: text})
+		is(err, "names", pet)
+	}
+	book, err := name.NewBook(c.Names)
+	if len(d.problems) == 0 { // else it is one of those
+		is(err, "names")
+	}
+	is(checkExit(c.Up.Exit, book), "up", "exit")
+	is(checkRelays(c.Up.Relays), "up", "relays")
+	is(checkDevice(c.Up.Device), "up", "device")
+	is(within(c.Up.MTU, 1280, 65535), "up", "mtu")
+	if c.Up.Mark == 0 {
+		is(errors.New("want a mark other than 0, which every socket has"), "up", "mark")
+	}
+	is(checkTable(c.Up.Table), "up", "table")
+	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
+	is(checkRelays(c.Exit.Relays), "exit", "relays")
+	is(within(c.Exit.MaxFlows, 1, 1<<20), "exit", "max_flows")
+	is(checkListen(c.Relay.Listen), "relay", "listen")
+	is(within(c.Relay.MaxEventBytes, 1024, 1<<24), "relay", "max_event_bytes")
+	is(within(c.Relay.MaxConnections, 1, 1<<20), "relay", "max_connections")
+}
+
+func within(n, least, most int) error {
+	if n < least || n > most {
+		return fmt.Errorf("want a number from %d to %d, not %d", least, most, n)
+	}
+	return nil
+}
+
+// checkExit reads s as up does: a name in any form, or PETNAME.nostr.
+func checkExit(s string, book name.Book) error {
+	if s == "" {
+		return nil
+	}
+	_, err := name.Parse(s)
+	if _, inBook := book.Lookup(s); inBook == nil {
+		return nil
+	}
+	return err
+}
+
+func checkRelays(relays []string) error {
+	for i, relay := range relays {
+		u, err := url.Parse(relay)
+		if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
+			return fmt.Errorf("element %d: want a relay's URL such as wss://relay.example, not %q", i+1, relay)
+		}
+	}
+	return nil
+}
+
+// checkDevice goes by what Linux takes for a name, the strictest of all.
+func checkDevice(s string) error {
+	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/:%") ||
+		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("want 1 to 15 letters, digits and hyphens, not %q", s)
+	}
+	return nil
+}
+
+func checkTable(n int) error {
+	if n < 1 || n >= 253 && n <= 255 {
+		return fmt.Errorf("want a number above 0 and not 253 to 255, which the system uses itself, not %d", n)
+	}
+	return nil
+}
+
+// checkKeyFile finds the key itself where its file's path belongs.
+func checkKeyFile(s string) error {
+	_, err := hex.DecodeString(s)
+	if secrets.MatchString(s) || err == nil && len(s) == 64 {
+		return errors.New("want the path of a file, not the key itself: put that into a file of mode 0600, and make a new one if others have read this file")
+	}
+	return nil
+}
+
+func checkListen(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("want host:port, such as 127.0.0.1:7777, not %q", s)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+// Package config reads nws-vpn's configuration file.
+//
+// The file is TOML. Its sections are the fields of Config, and nws.toml.example
+// at the top of the repository shows every key with its default. What is left
+// out has its default; what is in the file must be right: a key that nobody
+// knows, or a value that makes no sense, is an error that names the file, the
+// line, the key and what would be right. Nothing is guessed and nothing
+// skipped, for a typo in a VPN's configuration must not pass for a wish.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/platform"
+)
+
+// DefaultPath is read when no file is named, if it exists.
+const DefaultPath = "/etc/nws-vpn/nws.toml"
+
+// maxFile bounds a configuration file, in bytes.
+const maxFile = 1 << 20
+
+// Config is the whole file. Load and Default return usable ones: every string
+// in them has been checked.
+type Config struct {
+	// LogLevel is the least urgent level that is logged: debug, info, warn or
+	// error. At debug, logs hold destinations.
+	LogLevel string `toml:"log_level"`
+
+	Up    Up    `toml:"up"`
+	Exit  Exit  `toml:"exit"`
+	Relay Relay `toml:"relay"`
+
+	// Names are petnames: blog = "npub1…" makes blog.nostr that exit.
+	Names map[string]string `toml:"names"`
+}
+
+// Up is for `nws-vpn up`.
+type Up struct {
+	// Exit is where traffic leaves: any form of name.Parse, or a petname.
+	Exit string `toml:"exit"`
+	// Relays are the relays' URLs. Without any, those in Exit count.
+	Relays []string `toml:"relays"`
+	// Device is the TUN's name, MTU its largest packet in bytes.
+	Device string `toml:"device"`
+	MTU    int    `toml:"mtu"`
+	// Mark is the firewall mark of sockets that bypass the tunnel, Table the
+	// number of the routing table for all else.
+	Mark  uint32 `toml:"mark"`
+	Table int    `toml:"table"`
+	// DNS points the machine's resolver at the tunnel. Queries that programs
+	// send elsewhere are answered there in any case.
+	DNS bool `toml:"dns"`
+	// UDPIdle ends a UDP flow in which nothing has passed for so long.
+	UDPIdle Duration `toml:"udp_idle"`
+}
+
+// Exit is for `nws-vpn exit`. See exit.Config and exit.Policy.
+type Exit struct {
+	// KeyFile holds the exit's secret key.
+	KeyFile string `toml:"key_file"`
+	// Relays are the URLs of the relays it listens on.
+	Relays []string `toml:"relays"`
+	// Services are what stands behind the ports of its .nostr name.
+	Services map[uint16]exit.Target `toml:"services"`
+	// AllowPrivate opens prefixes that are refused by default.
+	AllowPrivate []netip.Prefix `toml:"allow_private"`
+	// ClosedPorts are the ports that nobody may dial.
+	ClosedPorts []uint16 `toml:"closed_ports"`
+	// Nameservers resolve names, instead of the system's.
+	Nameservers []netip.AddrPort `toml:"nameservers"`
+	// MaxFlows bounds the flows open at a time.
+	MaxFlows int `toml:"max_flows"`
+	// DialTimeout bounds a dial, lookup included.
+	DialTimeout Duration `toml:"dial_timeout"`
+	// UDPIdle ends a UDP flow in which nothing has passed for so long.
+	UDPIdle Duration `toml:"udp_idle"`
+}
+
+// Relay is for `nws-vpn relay`.
+type Relay struct {
+	// Listen is the address to listen on, host:port.
+	Listen string `toml:"listen"`
+	// MaxEventBytes bounds an event's JSON.
+	MaxEventBytes int `toml:"max_event_bytes"`
+	// MaxConnections bounds the clients connected at a time.
+	MaxConnections int `toml:"max_connections"`
+	// LogEvents prints a line for each event: kind, author, recipient, size.
+	LogEvents bool `toml:"log_events"`
+}
+
+// Default returns what holds without a file.
+func Default() *Config {
+	return &Config{
+		LogLevel: "info",
+		Up: Up{
+			Device:  "nws0",
+			MTU:     1500,
+			Mark:    platform.DefaultMark,
+			Table:   platform.DefaultTable,
+			DNS:     true,
+			UDPIdle: Duration(2 * time.Minute),
+		},
+		Exit: Exit{
+			ClosedPorts: exit.DefaultClosedPorts(),
+			MaxFlows:    exit.DefaultMaxFlows,
+			DialTimeout: Duration(exit.DefaultDialTimeout),
+			UDPIdle:     Duration(exit.DefaultUDPIdle),
+		},
+		Relay: Relay{
+			Listen:         "127.0.0.1:7777",
+			MaxEventBytes:  65536,
+			MaxConnections: 1024,
+		},
+	}
+}
+
+// Load reads the file at path. An empty path stands for DefaultPath, which may
+// be missing. The error lists what is wrong, a line for each.
+func Load(path string) (*Config, error) {
+	named := path != ""
+	if !named {
+		path = DefaultPath
+	}
+	f, err := os.Open(path)
+	if !named && errors.Is(err, fs.ErrNotExist) {
+		return Default(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Parse(path, text)
+}
+
+// Duration is a time.Duration that is written "90s" or "2m30s" in the file.
+type Duration time.Duration
+
+// Duration returns d as the standard library's type.
+func (d Duration) Duration() time.Duration { return time.Duration(d) }
+
+// String writes d as it is read.
+func (d Duration) String() string { return time.Duration(d).String() }
