@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// readyFD is the descriptor on which a detached child tells its parent how
+// starting went: the line "ready", or one line with the error.
+const readyFD = 3
+
+// detachedEnv marks the child of --detach.
+const detachedEnv = "NWS_VPN_DETACHED"
+
+const logName = "up.log"
+
+// detach starts this command again in a session of its own, with its log in
+// the state directory, and returns once the child is usable or has failed.
+func detach(stateDir string) error {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return err
+	}
+	logPath := filepath.Join(stateDir, logName)
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	defer log.Close()
+	ready, childEnd, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	defer ready.Close()
+	self, err := os.Executable()
+	if err != nil {
+		childEnd.Close()
+		return fmt.Errorf("detach: %w", err)
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), detachedEnv+"=1")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{childEnd}
+	cmd.SysProcAttr = newSession()
+	err = cmd.Start()
+	childEnd.Close()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	line, err := bufio.NewReader(ready).ReadString('\n')
+	switch line = strings.TrimSpace(line); {
+	case line == "ready":
+		return cmd.Process.Release()
+	case line != "":
+		cmd.Wait()
+		return errors.New(line)
+	}
+	cmd.Wait()
+	return fmt.Errorf("the background process ended without a word (%v): see %s", err, logPath)
+}
+
+// isDetached reports whether this process is the child of --detach.
+func isDetached() bool { return os.Getenv(detachedEnv) != "" }
+
+// reportReady tells the parent of a detached process how starting went.
+func reportReady(err error) {
+	if !isDetached() {
+		return
+	}
+	f := os.NewFile(readyFD, "ready")
+	if f == nil {
+		return
+	}
+	defer f.Close()
+	line := "ready"
+	if err != nil {
+		line = oneLine(err.Error())
+	}
+	fmt.Fprintln(f, line)
+}

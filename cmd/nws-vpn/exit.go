@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
+	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/nostrlink/session"
+)
+
+func exitCommand() *cobra.Command {
+	var (
+		flags        configFlags
+		keyPath      string
+		relays       []string
+		services     []string
+		allowPrivate []string
+		nameservers  []string
+	)
+	cmd := &cobra.Command{
+		Use:   "exit --key FILE --relay URL",
+		Short: "Let others reach the internet, or your services, through this machine",
+		Long: `Listens on Nostr relays for entries and dials for them. Needs no root, no
+public address and no open port. Private and other special addresses are
+refused unless allowed; port 25 is closed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			e := &cfg.Exit
+			if keyPath != "" {
+				e.KeyFile = keyPath
+			}
+			if len(relays) > 0 {
+				e.Relays = relays
+			}
+			if err := addServices(e, services); err != nil {
+				return err
+			}
+			if e.AllowPrivate, err = parseAll(e.AllowPrivate, allowPrivate, netip.ParsePrefix, "--allow-private"); err != nil {
+				return err
+			}
+			if e.Nameservers, err = parseAll(e.Nameservers, nameservers, config.ParseNameserver, "--dns"); err != nil {
+				return err
+			}
+			return runExit(cmd.Context(), cmd.OutOrStdout(), cfg)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
+	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
+	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name")
+	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
+	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server (IP or IP:PORT) instead of the system's")
+	return cmd
+}
+
+// parseAll appends the parsed values of a flag to those of the configuration.
+func parseAll[T any](have []T, values []string, parse func(string) (T, error), flag string) ([]T, error) {
+	for _, v := range values {
+		parsed, err := parse(v)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", flag, v, err)
+		}
+		have = append(have, parsed)
+	}
+	return have, nil
+}
+
+// addServices adds those of the flags to the configuration's.
+func addServices(e *config.Exit, flags []string) error {
+	for _, s := range flags {
+		port, target, ok := strings.Cut(s, "=")
+		n, err := strconv.ParseUint(port, 10, 16)
+		if !ok || err != nil || n == 0 {
+			return fmt.Errorf("--service %q: want PORT=HOST:PORT or PORT=unix:/PATH", s)
+		}
+		t, err := exit.ParseTarget(target)
+		if err != nil {
+			return fmt.Errorf("--service %q: %w", s, err)
+		}
+		if e.Services == nil {
+			e.Services = make(map[uint16]exit.Target)
+		}
+		e.Services[uint16(n)] = t
+	}
+	return nil
+}
+
+func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
+	log, err := newLogger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	e := &cfg.Exit
+	switch {
+	case e.KeyFile == "":
+		return errors.New("the exit needs a key: make one with `nws-vpn keygen FILE` and name it with --key FILE")
+	case len(e.Relays) == 0:
+		return errors.New("the exit needs a relay: name one with --relay wss://…")
+	}
+	key, err := keyfile.Read(e.KeyFile)
+	if err != nil {
+		return err
+	}
+	server, err := exit.New(exit.Config{
+		Key:         key.Public(),
+		Policy:      exit.Policy{AllowPrivate: e.AllowPrivate, ClosedPorts: e.ClosedPorts},
+		Services:    e.Services,
+		Nameservers: e.Nameservers,
+		MaxFlows:    e.MaxFlows,
+		DialTimeout: e.DialTimeout.Duration(),
+		UDPIdle:     e.UDPIdle.Duration(),
+		Log:         log,
+	})
+	if err != nil {
+		return err
+	}
+	hub := nostrlink.NewHub(nostrlink.HubOptions{Log: log})
+	defer hub.Close()
+	fmt.Fprintf(out, "npub %s\n", key.Public().NPub())
+	fmt.Fprintf(out, "name %s\n", name.Name{Key: key.Public(), Relays: e.Relays}.Host())
+	listener := hub.NewListener(key, e.Relays, nostrlink.ListenerOptions{
+		Log:   log,
+		Agent: "nws-vpn " + buildVersion(),
+		Ready: func(relay string) { fmt.Fprintf(out, "ready on %s\n", relay) },
+	})
+	err = listener.Serve(ctx, func(ctx context.Context, req *session.Request) { server.Handle(ctx, req) })
+	if ctx.Err() != nil {
+		return nil // asked to end
+	}
+	return err
+}

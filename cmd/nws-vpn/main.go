@@ -1,0 +1,93 @@
+// Command nws-vpn reaches the internet, and services without an address, when
+// all that gets through is a WebSocket to a Nostr relay.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root().ExecuteContext(ctx)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "nws-vpn:", err)
+	stop()
+	os.Exit(1)
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "nws-vpn",
+		Short: "A VPN over Nostr relays",
+		Long: `nws-vpn carries every program's traffic through Nostr relays to an exit.
+
+Standard output holds the answer, standard error what is worth knowing on the
+way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.AddCommand(
+		upCommand(), downCommand(), statusCommand(),
+		exitCommand(), relayCommand(), keygenCommand(),
+		demoCommand(), probeCommand(), versionCommand(),
+	)
+	return cmd
+}
+
+// newLogger writes key-value lines to standard error. level is "debug",
+// "info", "warn" or "error".
+func newLogger(level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}
+
+// configFlags are the flags that every long-running command has.
+type configFlags struct {
+	file    string
+	verbose bool
+}
+
+func (f *configFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
+}
+
+// load reads the configuration file; what flags say is for the caller to add.
+func (f *configFlags) load() (*config.Config, error) {
+	cfg, err := config.Load(f.file)
+	if err != nil {
+		return nil, err
+	}
+	if f.verbose {
+		cfg.LogLevel = "debug"
+	}
+	return cfg, nil
+}
+
+// oneLine keeps a foreign text from breaking a line of our output.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/nostrlink/session"
+)
+
+// statusSchema is the version of status's JSON. It grows when a field changes
+// its meaning or goes; a new field does not change it.
+const statusSchema = 1
+
+// status is what `nws-vpn status --json` prints. Times are RFC 3339, durations
+// milliseconds, sizes bytes.
+type status struct {
+	Schema  int       `json:"schema"`
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+
+	State     string    `json:"state"` // connecting, connected or disconnected
+	Since     time.Time `json:"since"`
+	LastError string    `json:"last_error,omitempty"` // of the last attempt to connect
+
+	Exit         string `json:"exit"` // npub
+	ExitSoftware string `json:"exit_software,omitempty"`
+	Relay        string `json:"relay,omitempty"`
+
+	RTTMillis float64       `json:"rtt_ms,omitempty"` // to the exit and back
+	Flows     statusFlows   `json:"flows"`
+	Bytes     statusBytes   `json:"bytes"`
+	Session   statusSession `json:"session"`
+	DNS       any           `json:"dns"`
+	Notes     []string      `json:"notes,omitempty"` // what this machine could not do
+}
+
+type statusFlows struct {
+	TCP      int    `json:"tcp"`
+	UDP      int    `json:"udp"`
+	Accepted uint64 `json:"accepted"`
+	Rejected uint64 `json:"rejected"`
+}
+
+type statusBytes struct {
+	Sent     uint64 `json:"sent"` // by this machine's programs
+	Received uint64 `json:"received"`
+}
+
+type statusSession struct {
+	PacketsSent     uint64 `json:"packets_sent"`
+	PacketsReceived uint64 `json:"packets_received"`
+	PacketsLost     uint64 `json:"packets_lost"`
+	Rejected        uint64 `json:"packets_rejected"` // forged, replayed or of another session
+}
+
+// status describes the tunnel at now.
+func (t *tunnel) status(time.Time) *status {
+	link, flows := t.link.Status(), t.stack.Stats()
+	s := &status{
+		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: t.started,
+		State: link.State.String(), Since: link.Since,
+		Exit: t.exit.NPub(), ExitSoftware: link.Agent, Relay: link.Relay,
+		RTTMillis: float64(link.Session.RTT) / float64(time.Millisecond),
+		Flows: statusFlows{
+			TCP: flows.TCPOpen, UDP: flows.UDPOpen,
+			Accepted: flows.TCPAccepted + flows.UDPAccepted, Rejected: flows.TCPRejected + flows.UDPRejected,
+		},
+		Bytes:   statusBytes{Sent: flows.FromPrograms, Received: flows.ToPrograms},
+		DNS:     t.intercept.Stats(),
+		Notes:   t.platform.Notes(),
+		Session: sessionStatus(link.Session),
+	}
+	if link.Failure != nil {
+		s.LastError = link.Failure.Error()
+	}
+	return s
+}
+
+func statusCommand() *cobra.Command {
+	var (
+		dirs   stateDirs
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the tunnel is doing",
+		Long:  `Shows how a running "nws-vpn up" is doing. Exits with 1 when none is running.`,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runStatus(cmd.Context(), cmd.OutOrStdout(), dirs, asJSON)
+		},
+	}
+	dirs.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON with a schema number")
+	return cmd
+}
+
+func runStatus(ctx context.Context, out io.Writer, dirs stateDirs, asJSON bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	raw, err := control.Status(ctx, dirs.run())
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		_, err = out.Write(raw)
+		return err
+	}
+	var s status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("status: the running program gave no proper answer: %w", err)
+	}
+	return printStatus(out, &s, time.Now())
+}
+
+func printStatus(out io.Writer, s *status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	line("state", "%s for %v", s.State, now.Sub(s.Since).Round(time.Second))
+	if s.LastError != "" {
+		line("problem", "%s", s.LastError)
+	}
+	line("exit", "%s", s.Exit)
+	if s.Relay != "" {
+		line("relay", "%s, round trip to the exit %.0f ms", s.Relay, s.RTTMillis)
+	}
+	line("flows", "%d TCP, %d UDP open; %d accepted, %d refused", s.Flows.TCP, s.Flows.UDP, s.Flows.Accepted, s.Flows.Rejected)
+	line("traffic", "%s sent, %s received", byteSize(s.Bytes.Sent), byteSize(s.Bytes.Received))
+	line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+	for _, note := range s.Notes {
+		line("note", "%s", note)
+	}
+	return w.Flush()
+}
+
+// byteSize writes n for people, in powers of 1000.
+func byteSize(n uint64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n)/1000, "kB"
+	for _, next := range []string{"MB", "GB", "TB"} {
+		if v < 1000 {
+			break
+		}
+		v, unit = v/1000, next
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
+}
+
+func sessionStatus(s session.Stats) statusSession {
+	r := s.Rejected
+	return statusSession{
+		PacketsSent: s.PacketsSent, PacketsReceived: s.PacketsReceived, PacketsLost: s.PacketsLost,
+		Rejected: r.Magic + r.Version + r.Header + r.Direction + r.Session + r.Replay,
+	}
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/dnsintercept"
+	"github.com/nws-vpn/nws-vpn/netstack"
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
+	"github.com/nws-vpn/nws-vpn/platform"
+	"github.com/nws-vpn/nws-vpn/tun"
+)
+
+// The addresses of the device and of the DNS server behind it: the beginning
+// of the range of fake addresses. The server's are never the device's own, so
+// that queries go into the tunnel and not to this machine.
+var (
+	deviceAddrs = [...]netip.Prefix{netip.MustParsePrefix("198.18.0.1/32"), netip.MustParsePrefix("fd6e:7773:7670::1/128")}
+	dnsAddrs    = [...]netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd6e:7773:7670::2")}
+)
+
+// tunnel is everything between this machine's programs and the exit.
+//
+//	programs ─ device ─ stack ─ interceptor ─ router ─ link ═ relays ═ exit
+type tunnel struct {
+	exit      envelope.PublicKey
+	platform  platform.Configurator
+	hub       *nostrlink.Hub
+	link      *nostrlink.Link
+	stack     *netstack.Stack
+	intercept *dnsintercept.Interceptor
+	started   time.Time
+
+	undo []func() error // what lower does, last first
+}
+
+// connectTimeout bounds how long up waits for its first session.
+const connectTimeout = 14 * time.Second
+
+// raise brings the tunnel up. The machine is changed last, when everything
+// else works; if that fails too, nothing has changed.
+func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Logger) (_ *tunnel, err error) {
+	t := &tunnel{started: time.Now()}
+	defer func() {
+		if err != nil {
+			t.lower()
+		}
+	}()
+	book, err := name.NewBook(cfg.Names)
+	if err != nil {
+		return nil, err
+	}
+	exit, relays, err := chooseExit(cfg.Up.Exit, cfg.Up.Relays, book)
+	if err != nil {
+		return nil, err
+	}
+	t.exit = exit
+	if t.platform, err = platform.New(dirs.lasting(), log); err != nil {
+		return nil, err
+	}
+	t.defers(t.platform.Close)
+	router := t.connectTo(exit, relays, cfg, log)
+	first, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := t.link.Connect(first); err != nil {
+		return nil, err
+	}
+	if err := t.startStack(router, book, cfg, dirs, log); err != nil {
+		return nil, err
+	}
+	if err := t.platform.Set(machineConfig(cfg)); err != nil {
+		return nil, err
+	}
+	t.followNetwork(log)
+	return t, nil
+}
+
+// defers has lower call f.
+func (t *tunnel) defers(f func() error) { t.undo = append(t.undo, f) }
+
+// lower undoes what raise did and waits until all of it is gone.
+func (t *tunnel) lower() error {
+	var errs []error
+	for i := len(t.undo) - 1; i >= 0; i-- {
+		errs = append(errs, t.undo[i]())
+	}
+	t.undo = nil
+	return errors.Join(errs...)
+}
+
+// background runs serve until lower is called.
+func (t *tunnel) background(serve func(ctx context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { serve(ctx) })
+	t.defers(func() error { cancel(); wg.Wait(); return nil })
+}
+
+// connectTo starts the link to the exit and returns what dials through it.
+func (t *tunnel) connectTo(exit envelope.PublicKey, relays []string, cfg *config.Config, log *slog.Logger) *nostrlink.Router {
+	agent := "nws-vpn " + buildVersion()
+	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
+	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: bypass.DialContext}, Log: log})
+	t.defers(t.hub.Close)
+	opts := nostrlink.LinkOptions{Log: log, Agent: agent}
+	t.link = t.hub.NewLink(exit, relays, opts)
+	t.background(t.link.Serve)
+	router := t.hub.NewRouter(t.link, relays, opts)
+	t.defers(router.Close)
+	return router
+}
+
+// startStack opens the device and serves its flows through router.
+func (t *tunnel) startStack(router *nostrlink.Router, book name.Book, cfg *config.Config, dirs stateDirs, log *slog.Logger) error {
+	store, err := dnsintercept.OpenFileStore(filepath.Join(dirs.lasting(), "names"))
+	if err != nil {
+		return err
+	}
+	t.defers(store.Close)
+	pool, err := dnsintercept.NewPool(store.Key(), dnsintercept.PoolOptions{Store: store, Log: log})
+	if err != nil {
+		return err
+	}
+	upstream := dnsintercept.NewStreamUpstream(func(ctx context.Context) (net.Conn, error) {
+		return router.DialContext(ctx, "dns", "")
+	})
+	t.defers(upstream.Close)
+	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, Log: log})
+	dev, err := tun.Open(cfg.Up.Device, cfg.Up.MTU)
+	if err != nil {
+		return err
+	}
+	forward := netstack.Forward(t.intercept.Dialer(router), netstack.ForwardOptions{})
+	t.stack, err = netstack.New(dev, t.intercept.Handler(forward), netstack.Options{UDPIdle: cfg.Up.UDPIdle.Duration(), Log: log})
+	if err != nil {
+		dev.Close()
+		return err
+	}
+	t.defers(t.stack.Close)
+	return nil
+}
+
+// followNetwork redials the relays when the machine's network changes.
+func (t *tunnel) followNetwork(log *slog.Logger) {
+	t.background(func(ctx context.Context) error {
+		err := platform.Watch(ctx, func() {
+			log.Info("the network has changed: redialing")
+			t.hub.Redial()
+		})
+		if err != nil && ctx.Err() == nil {
+			log.Warn("changes of the network are not noticed", "err", err)
+		}
+		return err
+	})
+}
+
+func machineConfig(cfg *config.Config) platform.Config {
+	c := platform.Config{
+		Device:    cfg.Up.Device,
+		MTU:       cfg.Up.MTU,
+		Addresses: deviceAddrs[:],
+		Mark:      cfg.Up.Mark,
+		Table:     cfg.Up.Table,
+	}
+	if cfg.Up.DNS {
+		c.DNS = dnsAddrs[:]
+	}
+	return c
+}
+
+// chooseExit reads what the user calls the exit: a petname or any form of name
+// or key. The user's relays count; without any, those in the name do.
+func chooseExit(text string, relays []string, book name.Book) (envelope.PublicKey, []string, error) {
+	if text == "" {
+		return envelope.PublicKey{}, nil, errors.New("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration")
+	}
+	n, err := name.Parse(text)
+	if err != nil {
+		var inBook error
+		if n, inBook = book.Lookup(text); inBook != nil {
+			return envelope.PublicKey{}, nil, fmt.Errorf("exit: %w", err)
+		}
+	}
+	if len(relays) == 0 {
+		relays = n.Relays
+	}
+	if len(relays) == 0 {
+		return envelope.PublicKey{}, nil, errors.New("no relay is known for the exit: name one with --relay wss://… or with relays in the section [up] of the configuration")
+	}
+	return envelope.PublicKey(n.Key), relays, nil
+}
+
+// bypassDialer makes connections that do not go through the tunnel, and
+// resolves their names with the uplink's servers rather than the tunnel's.
+func bypassDialer(mark uint32, uplink func() []netip.Addr) *net.Dialer {
+	control := platform.Control(mark)
+	return &net.Dialer{
+		Timeout: 10 * time.Second,
+		Control: control,
+		Resolver: &net.Resolver{
+			PreferGo: true,
+			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				d := net.Dialer{Control: control, Timeout: 3 * time.Second}
+				var last error = &net.DNSError{Err: "no name server is configured outside the tunnel", IsTemporary: true}
+				for _, server := range uplink() {
+					conn, err := d.DialContext(ctx, network, netip.AddrPortFrom(server, 53).String())
+					if err == nil {
+						return conn, nil
+					}
+					last = err
+				}
+				return nil, last
+			},
+		},
+	}
+}

@@ -1,0 +1,318 @@
+package nostrlink
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// helloLifetime is how far a HELLO's clock may be from the exit's, and how
+// long the exit remembers its nonce.
+const helloLifetime = 60 * time.Second
+
+// secrets is what a handshake leaves behind.
+type secrets struct {
+	id    [16]byte
+	key   envelope.ConversationKey
+	local envelope.SecretKey // authors our events
+	peer  envelope.PublicKey // authors theirs
+}
+
+// transcript is everything that both ends must have seen alike.
+type transcript struct {
+	version       int
+	exit          envelope.PublicKey // the exit's identity
+	hello         envelope.PublicKey // the key the HELLO came from
+	entrySession  wire.PublicKey
+	exitSession   wire.PublicKey
+	entry, answer wire.Nonce
+}
+
+func (t *transcript) sum() [32]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "nws session %d\n", t.version)
+	for _, part := range [][]byte{
+		t.exit[:], t.hello[:], t.entrySession[:], t.exitSession[:], t.entry[:], t.answer[:],
+	} {
+		h.Write(part)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// derive computes the session's secrets. local is this end's session key, peer
+// the other's, and identity the conversation between the entry's session key
+// and the exit's identity key: both must match, so that neither a leaked
+// identity key nor a stolen session key alone opens anything.
+func (t *transcript) derive(local envelope.SecretKey, peer wire.PublicKey, identity envelope.ConversationKey) (secrets, error) {
+	ephemeral, err := envelope.Conversation(local, envelope.PublicKey(peer))
+	if err != nil {
+		return secrets{}, err
+	}
+	sum := t.sum()
+	id := sha256.Sum256(append([]byte("nws session id\n"), sum[:]...))
+	return secrets{
+		id:    [16]byte(id[:16]),
+		key:   envelope.Combine(ephemeral, identity, sum[:]),
+		local: local,
+		peer:  envelope.PublicKey(peer),
+	}, nil
+}
+
+// greeting is the entry's half of a handshake with one exit. It has no I/O.
+type greeting struct {
+	exit    envelope.PublicKey
+	hello   envelope.SecretKey
+	session envelope.SecretKey
+	nonce   wire.Nonce
+	key     envelope.ConversationKey // hello key × exit identity
+	sealer  *envelope.Sealer
+}
+
+func newGreeting(exit envelope.PublicKey) (*greeting, error) {
+	hello, err := envelope.GenerateSecretKey()
+	if err != nil {
+		return nil, err
+	}
+	session, err := envelope.GenerateSecretKey()
+	if err != nil {
+		return nil, err
+	}
+	key, err := envelope.Conversation(hello, exit)
+	if err != nil {
+		return nil, fmt.Errorf("exit key %s: %w", exit.NPub(), err)
+	}
+	g := &greeting{exit: exit, hello: hello, session: session, key: key}
+	rand.Read(g.nonce[:])
+	g.sealer = envelope.NewSealer(hello, exit, key)
+	return g, nil
+}
+
+// event returns a HELLO, signed and sealed for the exit. Every call makes a
+// new event of the same greeting, so that a lost one can be sent again.
+func (g *greeting) event(now time.Time, agent string) (event []byte, id [32]byte, err error) {
+	plain, err := wire.AppendMessage(nil, &wire.Message{Type: wire.TypeHello, Hello: &wire.Hello{
+		Versions:     []int{wire.Version},
+		Nonce:        g.nonce,
+		Time:         now.Unix(),
+		SessionKey:   wire.PublicKey(g.session.Public()),
+		MaxPacket:    localLimits.MaxPacket,
+		Window:       localLimits.Window,
+		StreamWindow: localLimits.StreamWindow,
+		Agent:        agent,
+	}})
+	if err != nil {
+		return nil, id, err
+	}
+	return g.sealer.Seal(nil, plain, now)
+}
+
+// errNotOurs marks an event that is no answer to this greeting. It is ignored:
+// anybody can send events to a public key.
+var errNotOurs = errors.New("not an answer to this greeting")
+
+// RefusedError is an exit's refusal of a session. It unwraps to the *wire.Error
+// with its code.
+type RefusedError struct{ Err error }
+
+func (e *RefusedError) Error() string { return "the exit refused: " + e.Err.Error() }
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// answer reads an event sent to the hello key. It returns errNotOurs for what
+// is not from the exit, and a *RefusedError when the exit said no.
+func (g *greeting) answer(ev *envelope.Event) (secrets, *wire.Welcome, error) {
+	if ev.PubKey != g.exit || ev.Verify() != nil {
+		return secrets{}, nil, errNotOurs
+	}
+	plain, err := envelope.Open(nil, ev.Content, g.key)
+	if err != nil {
+		return secrets{}, nil, errNotOurs
+	}
+	m, err := wire.ParseMessage(plain)
+	if err != nil {
+		return secrets{}, nil, errNotOurs
+	}
+	switch {
+	case m.Refused != nil && m.Refused.HelloNonce == g.nonce:
+		return secrets{}, nil, &RefusedError{m.Refused.Err()}
+	case m.Welcome != nil && m.Welcome.HelloNonce == g.nonce:
+		s, err := g.accept(m.Welcome)
+		return s, m.Welcome, err
+	}
+	return secrets{}, nil, errNotOurs
+}
+
+func (g *greeting) accept(w *wire.Welcome) (secrets, error) {
+	if w.Version != wire.Version {
+		return secrets{}, fmt.Errorf("the exit chose session version %d, which this program did not offer: update one of the two", w.Version)
+	}
+	t := transcript{
+		version: w.Version, exit: g.exit, hello: g.hello.Public(),
+		entrySession: wire.PublicKey(g.session.Public()), exitSession: w.SessionKey,
+		entry: g.nonce, answer: w.Nonce,
+	}
+	identity, err := envelope.Conversation(g.session, g.exit)
+	if err != nil {
+		return secrets{}, err
+	}
+	return t.derive(g.session, w.SessionKey, identity)
+}
+
+// doorman is the exit's half of the handshake. It has no I/O and no clock. Only
+// admit has state; the rest may be called concurrently.
+type doorman struct {
+	identity envelope.SecretKey
+	seen     map[wire.Nonce]*admission
+	max      int // nonces remembered
+}
+
+// admission is one entry that was let in.
+type admission struct {
+	secrets
+	author   envelope.PublicKey // the hello key
+	hello    *wire.Hello
+	helloKey envelope.ConversationKey // hello key × exit identity
+	nonce    wire.Nonce               // ours
+	answers  int                      // WELCOMEs sent for it
+	expires  time.Time
+}
+
+// maxAnswers bounds how often one greeting is answered: an entry repeats a
+// HELLO when the answer was lost, and so may an attacker.
+const maxAnswers = 8
+
+func newDoorman(identity envelope.SecretKey, maxRemembered int) *doorman {
+	return &doorman{identity: identity, seen: make(map[wire.Nonce]*admission), max: maxRemembered}
+}
+
+// read opens a HELLO. It touches no state and may be called concurrently. Its
+// errors are not worth an answer: what is not a proper HELLO is noise.
+func (d *doorman) read(ev *envelope.Event) (*admission, error) {
+	if err := ev.Verify(); err != nil {
+		return nil, err
+	}
+	key, err := envelope.Conversation(d.identity, ev.PubKey)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := envelope.Open(nil, ev.Content, key)
+	if err != nil {
+		return nil, err
+	}
+	m, err := wire.ParseMessage(plain)
+	if err != nil {
+		return nil, err
+	}
+	if m.Hello == nil {
+		return nil, fmt.Errorf("message of type %s is not a HELLO", m.Type)
+	}
+	a := &admission{author: ev.PubKey, hello: m.Hello, helloKey: key, answers: 1}
+	if !slices.Contains(m.Hello.Versions, wire.Version) {
+		return a, nil // admit refuses it, and its key may mean nothing to us
+	}
+	a.secrets, err = d.derive(a)
+	return a, err
+}
+
+// admit decides about a HELLO that was read. It returns the admission to
+// answer and whether it is new: a repeated HELLO yields the first one's, and
+// opens no second session. A *refusal is to be answered too; every other error
+// is not.
+func (d *doorman) admit(a *admission, now time.Time) (_ *admission, fresh bool, err error) {
+	h := a.hello
+	if off := now.Sub(time.Unix(h.Time, 0)).Abs(); off > helloLifetime {
+		return nil, false, &refusal{a, wire.CodeDenied,
+			fmt.Sprintf("your clock differs from mine by %v: set it and try again", off.Round(time.Second))}
+	}
+	if old := d.seen[h.Nonce]; old != nil {
+		if old.author != a.author || old.answers >= maxAnswers {
+			return nil, false, errors.New("replayed HELLO")
+		}
+		old.answers++
+		return old, false, nil
+	}
+	if !slices.Contains(h.Versions, wire.Version) {
+		return nil, false, &refusal{a, wire.CodeUnsupported,
+			fmt.Sprintf("I speak session version %d, you offer %v: update one of the two", wire.Version, h.Versions)}
+	}
+	d.expire(now)
+	if len(d.seen) >= d.max {
+		return nil, false, &refusal{a, wire.CodeBusy, "too many sessions are being opened: try again in a minute"}
+	}
+	a.expires = now.Add(2 * helloLifetime)
+	d.seen[h.Nonce] = a
+	return a, true, nil
+}
+
+func (d *doorman) derive(a *admission) (secrets, error) {
+	local, err := envelope.GenerateSecretKey()
+	if err != nil {
+		return secrets{}, err
+	}
+	rand.Read(a.nonce[:])
+	identity, err := envelope.Conversation(d.identity, envelope.PublicKey(a.hello.SessionKey))
+	if err != nil {
+		return secrets{}, err
+	}
+	t := transcript{
+		version: wire.Version, exit: d.identity.Public(), hello: a.author,
+		entrySession: a.hello.SessionKey, exitSession: wire.PublicKey(local.Public()),
+		entry: a.hello.Nonce, answer: a.nonce,
+	}
+	return t.derive(local, a.hello.SessionKey, identity)
+}
+
+func (d *doorman) expire(now time.Time) {
+	for nonce, a := range d.seen {
+		if now.After(a.expires) {
+			delete(d.seen, nonce)
+		}
+	}
+}
+
+// welcome returns the answer to an admission, signed by the identity key.
+func (d *doorman) welcome(a *admission, now time.Time, agent string) (event []byte, id [32]byte, err error) {
+	m := wire.Message{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
+		Version:      wire.Version,
+		HelloNonce:   a.hello.Nonce,
+		Nonce:        a.nonce,
+		Time:         now.Unix(),
+		SessionKey:   wire.PublicKey(a.local.Public()),
+		MaxPacket:    localLimits.MaxPacket,
+		Window:       localLimits.Window,
+		StreamWindow: localLimits.StreamWindow,
+		MaxStreams:   localLimits.MaxStreams,
+		Agent:        agent,
+	}}
+	return d.seal(&m, a.author, a.helloKey, now)
+}
+
+// refusal is a HELLO that gets no session but an answer.
+type refusal struct {
+	to   *admission
+	code wire.Code
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// refused returns the answer to a refusal, signed by the identity key.
+func (d *doorman) refused(r *refusal, now time.Time) (event []byte, id [32]byte, err error) {
+	m := wire.Message{Type: wire.TypeRefused, Refused: &wire.Refused{
+		HelloNonce: r.to.hello.Nonce, Code: r.code, Text: r.text, Time: now.Unix(),
+	}}
+	return d.seal(&m, r.to.author, r.to.helloKey, now)
+}
+
+func (d *doorman) seal(m *wire.Message, to envelope.PublicKey, key envelope.ConversationKey, now time.Time) (event []byte, id [32]byte, err error) {
+	plain, err := wire.AppendMessage(nil, m)
+	if err != nil {
+		return nil, id, err
+	}
+	return envelope.NewSealer(d.identity, to, key).Seal(nil, plain, now)
+}

@@ -1,0 +1,185 @@
+package nostrlink
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// Router is a dialer that finds the exit for each destination: an address with
+// a .nostr name goes to the exit of that name, everything else to the default
+// exit. Links to other exits than the default one are made when they are
+// needed and dropped when they have been idle.
+//
+// All methods may be called concurrently.
+type Router struct {
+	hub     *Hub
+	main    *Link
+	relays  []string // the user's own
+	log     *slog.Logger
+	agent   string
+	ctx     context.Context
+	cancel  context.CancelFunc
+	serving sync.WaitGroup
+
+	mu    sync.Mutex
+	links map[envelope.PublicKey]*sideLink
+}
+
+// sideLink is a link to an exit other than the default one.
+type sideLink struct {
+	*Link
+	used time.Time // when a flow was last dialed, guarded by Router.mu
+}
+
+// Links to other exits are bounded in number and end after they have carried
+// nothing for a while.
+const (
+	maxSideLinks = 32
+	sideIdle     = 5 * time.Minute
+	sideCheck    = time.Minute
+)
+
+// NewRouter returns a router whose default exit is behind main. relays are the
+// user's own: an exit whose name says nothing of relays is looked for there.
+// main is the caller's to serve.
+func (h *Hub) NewRouter(main *Link, relays []string, opts LinkOptions) *Router {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Router{
+		hub: h, main: main, relays: slices.Clone(relays), log: opts.Log, agent: opts.Agent,
+		links: make(map[envelope.PublicKey]*sideLink),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+// Close ends the links to other exits than the default one, and waits for them.
+func (r *Router) Close() error {
+	r.cancel()
+	r.serving.Wait()
+	return nil
+}
+
+// DialContext opens a flow; see Link.DialContext.
+func (r *Router) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !name.Under(host) {
+		return r.main.DialContext(ctx, network, address)
+	}
+	n, err := name.ParseHost(host)
+	if err != nil {
+		return nil, &wire.Error{Code: wire.CodeNameNotFound, Text: err.Error()}
+	}
+	exit := envelope.PublicKey(n.Key)
+	// The exit knows itself by its key; relays in the name are for us.
+	address = net.JoinHostPort(name.Name{Key: n.Key}.Host(), port)
+	if exit == r.main.Exit() {
+		return r.main.DialContext(ctx, network, address)
+	}
+	l, err := r.side(exit, n.Relays)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Connect(ctx); err != nil {
+		return nil, &wire.Error{Code: wire.CodeHostUnreachable, Text: err.Error()}
+	}
+	return l.DialContext(ctx, network, address)
+}
+
+// side returns the link to an exit that is not the default one, making it if
+// need be.
+func (r *Router) side(exit envelope.PublicKey, relays []string) (*sideLink, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil {
+		return nil, net.ErrClosed
+	}
+	l := r.links[exit]
+	if l == nil {
+		if len(r.links) >= maxSideLinks {
+			return nil, &wire.Error{Code: wire.CodeBusy, Text: fmt.Sprintf("%d exits are in use already", maxSideLinks)}
+		}
+		if relays = r.usable(relays); len(relays) == 0 {
+			relays = r.relays
+		}
+		l = &sideLink{Link: r.hub.NewLink(exit, relays, LinkOptions{Log: r.log, Agent: r.agent})}
+		l.set(Connecting, nil, "", "", nil) // so that Connect waits for Serve
+		r.links[exit] = l
+		r.serving.Go(func() { r.serve(l) })
+	}
+	l.used = time.Now()
+	return l, nil
+}
+
+// usable leaves of the relays that a name asks for those that the user has
+// named too or that are reached over TLS by a host name: a .nostr name must not
+// make this machine connect to an address of its own network.
+func (r *Router) usable(relays []string) []string {
+	var out []string
+	for _, relay := range relays {
+		// Names of the reference implementation may hold the relay's web address.
+		if rest, ok := strings.CutPrefix(relay, "http"); ok {
+			relay = "ws" + rest
+		}
+		if slices.Contains(r.relays, relay) || isPublicRelay(relay) {
+			out = append(out, relay)
+		}
+	}
+	return out
+}
+
+func isPublicRelay(relay string) bool {
+	u, err := url.Parse(relay)
+	if err != nil || u.Scheme != "wss" {
+		return false
+	}
+	_, err = netip.ParseAddr(u.Hostname())
+	return err != nil && strings.Contains(u.Hostname(), ".") && !strings.HasSuffix(u.Hostname(), ".local")
+}
+
+// serve keeps a side link until it is idle or the router closes.
+func (r *Router) serve(l *sideLink) {
+	ctx, stop := context.WithCancel(r.ctx)
+	defer stop()
+	r.serving.Go(func() {
+		defer stop()
+		check := time.NewTicker(sideCheck)
+		defer check.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-check.C:
+			}
+			if r.drop(l, time.Now()) {
+				return
+			}
+		}
+	})
+	l.Serve(ctx)
+}
+
+// drop forgets a link that nothing uses, and reports whether it did.
+func (r *Router) drop(l *sideLink, now time.Time) bool {
+	busy := l.Status().Session.Streams > 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if busy || now.Sub(l.used) < sideIdle {
+		return false
+	}
+	delete(r.links, l.Exit())
+	return true
+}
