@@ -63,7 +63,7 @@ func (r *report) step(what string, f func() (detail string, err error)) bool {
 		}
 		return false
 	}
-	r.print("  %s  %s %s %s", r.paint(green, "ok  "), pad(what, 52), pad(detail, 44), r.paint(dim, duration(took)))
+	r.print("  %s  %s %s %s", r.paint(green, "ok  "), pad(what, 55), pad(detail, 41), r.paint(dim, duration(took)))
 	return true
 }
 
