@@ -26,6 +26,7 @@ const (
 	ReasonUnreachable                // no way there
 	ReasonTimedOut                   // no answer in time
 	ReasonFailed                     // any other failure to connect
+	ReasonCancelled                  // whoever asked has gone meanwhile
 	ReasonBusy                       // a limit of the exit is reached
 	ReasonNetwork                    // a network the exit does not know
 	reasons
@@ -48,6 +49,7 @@ var reasonTable = [reasons]struct {
 	ReasonUnreachable:  {"unreachable", wire.CodeHostUnreachable},
 	ReasonTimedOut:     {"timed_out", wire.CodeTimedOut},
 	ReasonFailed:       {"failed", wire.CodeInternal},
+	ReasonCancelled:    {"cancelled", wire.CodeCancelled},
 	ReasonBusy:         {"busy", wire.CodeBusy},
 	ReasonNetwork:      {"unknown_network", wire.CodeUnsupported},
 }

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -95,7 +92,6 @@ func TestLookupDoesNotWaitForOneFamily(t *testing.T) {
 
 func TestExchangeTriesAgainAndElsewhere(t *testing.T) {
 	good := record{addrs: []string{"192.0.2.1"}}
-	dead := netip.MustParseAddrPort(closedPort(t)) // closed for UDP as well, most likely
 	for _, tt := range []struct {
 		what   string
 		first  []record
@@ -119,23 +115,30 @@ func TestExchangeTriesAgainAndElsewhere(t *testing.T) {
 		{"short", []record{{edit: func(m []byte) []byte { return m[:11] }}, good}, nil, 0, false},
 		{"empty", []record{{edit: func([]byte) []byte { return []byte{} }}, good}, nil, 0, false},
 	} {
-		servers := []netip.AddrPort{newDNS(t, zone{"a.example": tt.first}).addr}
-		if tt.second != nil {
-			servers = append(servers, newDNS(t, zone{"a.example": tt.second}).addr)
-		}
-		r := newResolver(servers...)
-		r.try = 100 * time.Millisecond
-		answer, err := ask(t, r, "a.example", dnsmessage.TypeA)
-		if (err != nil) != tt.fails {
-			t.Errorf("%s: %v", tt.what, err)
-			continue
-		}
-		if err == nil && dnsmessage.RCode(answer[3]&0xf) != tt.rcode {
-			t.Errorf("%s: %v, want %v", tt.what, dnsmessage.RCode(answer[3]&0xf), tt.rcode)
-		}
+		t.Run(tt.what, func(t *testing.T) {
+			t.Parallel() // each waits for what never comes
+			servers := []netip.AddrPort{newDNS(t, zone{"a.example": tt.first}).addr}
+			if tt.second != nil {
+				servers = append(servers, newDNS(t, zone{"a.example": tt.second}).addr)
+			}
+			r := newResolver(servers...)
+			r.try = time.Second
+			answer, err := ask(t, r, "a.example", dnsmessage.TypeA)
+			if (err != nil) != tt.fails {
+				t.Fatal(err)
+			}
+			if err == nil && dnsmessage.RCode(answer[3]&0xf) != tt.rcode {
+				t.Errorf("%v, want %v", dnsmessage.RCode(answer[3]&0xf), tt.rcode)
+			}
+		})
 	}
-	if got := asked(t, newResolver(dead, newDNS(t, zone{"a.example": {good}}).addr), "a.example"); len(got) != 1 {
-		t.Errorf("with a server that is not there: %v", got)
+}
+
+func TestServerThatIsNotThere(t *testing.T) {
+	dead := netip.MustParseAddrPort(closedPort(t)) // closed for UDP as well, most likely
+	dns := newDNS(t, zone{"a.example": {{addrs: []string{"192.0.2.1"}}}})
+	if got := asked(t, newResolver(dead, dns.addr), "a.example"); len(got) != 1 {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -258,66 +261,6 @@ func TestLongAnswersComeOverTCP(t *testing.T) {
 	}
 	if tcp, _ := dns.count(); tcp != 1 {
 		t.Errorf("%d queries over TCP", tcp)
-	}
-}
-
-func TestResolvConf(t *testing.T) {
-	for text, want := range map[string][]string{
-		"": nil,
-		"# nameserver 1.1.1.1\nsearch corp.lan\n;x":     nil,
-		"nameserver 1.1.1.1":                            {"1.1.1.1:53"},
-		"\tnameserver  2606::1 # x\r\nnameserver ::1\n": {"[2606::1]:53", "[::1]:53"},
-		"nameserver fe80::1%eth0\n":                     {"[fe80::1%eth0]:53"},
-		"nameserver\nnameserver x\nnameserver 1.1.1.1:53\nnameservers 1.1.1.1\nnameserver 9.9.9.9": {"9.9.9.9:53"},
-		strings.Repeat("nameserver 1.1.1.1\n", 9):                                                  {"1.1.1.1:53", "1.1.1.1:53", "1.1.1.1:53"},
-	} {
-		var got []string
-		for _, ap := range parseResolvConf(text) {
-			got = append(got, ap.String())
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
-	}
-}
-
-func TestResolvConfIsFollowed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "resolv.conf")
-	c := &resolvConf{path: path}
-	get := func() []netip.AddrPort {
-		c.fresh = time.Time{}
-		servers, err := c.get()
-		if (len(servers) == 0) != (err != nil) {
-			t.Errorf("%v and %v", servers, err)
-		}
-		if err != nil && !strings.Contains(err.Error(), path) {
-			t.Errorf("the error does not name the file: %v", err)
-		}
-		return servers
-	}
-	write := func(text string, age time.Duration) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		when := time.Now().Add(-age)
-		if err := os.Chtimes(path, when, when); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := get(); got != nil {
-		t.Errorf("without a file: %v", got)
-	}
-	write("nameserver 192.0.2.1\n", time.Hour)
-	first := get()
-	write("nameserver 192.0.2.2\n", time.Minute)
-	second := get()
-	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:53")}
-	if len(first) != 1 || !reflect.DeepEqual(second, want) {
-		t.Errorf("%v, then %v", first, second)
-	}
-	write("search lan\n", time.Second)
-	if got := get(); got != nil {
-		t.Errorf("without a server: %v", got)
 	}
 }
 

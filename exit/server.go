@@ -152,6 +152,9 @@ func (s *Server) Handle(ctx context.Context, req Request) {
 func (s *Server) forward(ctx context.Context, req Request) {
 	out, err := s.reach(ctx, req.Network(), req.Address())
 	if err != nil {
+		if ctx.Err() != nil {
+			err = refuse(ReasonCancelled, "the session has ended")
+		}
 		s.reject(req, err)
 		return
 	}
