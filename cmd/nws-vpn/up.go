@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -101,6 +102,9 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 		return err
 	}
 	defer socket.Close()
+	if os.Getenv("SSH_CONNECTION") != "" {
+		log.Warn("answers to connections from outside, such as this SSH session, go into the tunnel while it is up: run `nws-vpn down` from a console if the session hangs")
+	}
 	for _, note := range t.platform.Notes() {
 		log.Warn(note)
 	}
