@@ -9,6 +9,7 @@ import (
 type deadline struct {
 	mu     sync.Mutex
 	timer  *time.Timer
+	moves  int           // how often it was set: a late timer is not the current one
 	passed chan struct{} // closed when the deadline has passed
 }
 
@@ -18,12 +19,11 @@ func newDeadline() deadline { return deadline{passed: make(chan struct{})} }
 func (d *deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.moves++
 	if d.timer != nil {
 		d.timer.Stop()
 		d.timer = nil
 	}
-	// A timer that fired before Stop may close its channel after this; hence
-	// each channel is closed under the lock and only while it is current.
 	if d.isPassed() {
 		d.passed = make(chan struct{})
 	}
@@ -31,19 +31,18 @@ func (d *deadline) set(t time.Time) {
 		return
 	}
 	if left := time.Until(t); left > 0 {
-		var timer *time.Timer
-		timer = time.AfterFunc(left, func() { d.expire(timer) })
-		d.timer = timer
+		move := d.moves
+		d.timer = time.AfterFunc(left, func() { d.expire(move) })
 		return
 	}
 	close(d.passed)
 }
 
-func (d *deadline) expire(timer *time.Timer) {
+// expire is the timer of one set.
+func (d *deadline) expire(move int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.timer == timer {
-		d.timer = nil
+	if d.moves == move {
 		close(d.passed)
 	}
 }

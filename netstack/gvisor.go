@@ -35,7 +35,7 @@ const (
 
 // newGVisor makes a stack with one interface that takes packets for, and
 // sends packets from, any address.
-func newGVisor(l *link) (*stack.Stack, error) {
+func newGVisor(l stack.LinkEndpoint) (*stack.Stack, error) {
 	gv := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
@@ -74,7 +74,7 @@ func setTCPOptions(gv *stack.Stack) error {
 		reno = tcpip.CongestionControlOption("reno")
 		// gVisor swallows a SYN that reuses the ports of a connection in
 		// TIME_WAIT when nothing listens, and here nothing ever does. See also
-		// link.reuse.
+		// makeWay.
 		wait    = tcpip.TCPTimeWaitTimeoutOption(timeWait)
 		retries = tcpip.TCPSynRetriesOption(synRetries)
 		receive = tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: tcpBuffer, Max: tcpBuffer}

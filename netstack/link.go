@@ -12,7 +12,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"github.com/nws-vpn/nws-vpn/tun"
 )
@@ -36,8 +35,12 @@ type link struct {
 	dev      tun.Device
 	log      *slog.Logger
 	counters *counters
-	gv       *stack.Stack
 	toStack  stack.NetworkDispatcher
+	serves   func(first []byte) (packet, bool) // parsePacket, but for tests
+
+	// beforeSYN is called by the reader before the stack sees a packet that
+	// opens a connection.
+	beforeSYN func(packet)
 
 	// verified says that the packet being delivered needs no check of its
 	// sums. gVisor knows that only of a whole link, but asks for each packet.
@@ -56,7 +59,7 @@ var (
 )
 
 func newLink(dev tun.Device, log *slog.Logger, c *counters) *link {
-	l := &link{dev: dev, log: log, counters: c,
+	l := &link{dev: dev, log: log, counters: c, serves: parsePacket,
 		queue: make(chan *stack.PacketBuffer, queueLength),
 		idle:  make(chan chan struct{}),
 	}
@@ -66,8 +69,8 @@ func newLink(dev tun.Device, log *slog.Logger, c *counters) *link {
 
 // start begins moving packets. ended is called when the device can be read no
 // more.
-func (l *link) start(gv *stack.Stack, ended func(error)) {
-	l.gv = gv
+func (l *link) start(beforeSYN func(packet), ended func(error)) {
+	l.beforeSYN = beforeSYN
 	l.work.Go(func() { ended(l.receive()) })
 	l.work.Go(l.transmit)
 }
@@ -123,30 +126,19 @@ func (l *link) receive() error {
 
 // deliver hands a packet to the stack. first is a copy of its beginning.
 func (l *link) deliver(first []byte, payload buffer.Buffer, h tun.Header) {
-	p, ok := parsePacket(first)
+	p, ok := l.serves(first)
 	if !ok {
 		l.counters.dropped.Add(1)
 		payload.Release()
 		return
 	}
 	if p.opensTCP() {
-		l.reuse(p)
+		l.beforeSYN(p)
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	l.verified.Store(h.NeedsChecksum || h.ChecksumValid)
 	l.toStack.DeliverNetworkPacket(p.network, pkt)
 	pkt.DecRef()
-}
-
-// reuse makes way for a connection that has the ports of one in TIME_WAIT. The
-// kernel does not open it before it has forgotten the other, so there is
-// nothing left to wait for.
-func (l *link) reuse(p packet) {
-	id := p.endpointID()
-	ep, ok := l.gv.FindTransportEndpoint(p.network, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint)
-	if ok && ep.EndpointState() == tcp.StateTimeWait {
-		ep.Abort()
-	}
 }
 
 // WritePackets queues packets for the device.

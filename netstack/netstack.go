@@ -98,7 +98,7 @@ func New(dev tun.Device, h Handler, opts Options) (*Stack, error) {
 	s.gv = gv
 	s.tcp.start(s)
 	s.udp.start(s)
-	s.link.start(gv, func(err error) {
+	s.link.start(s.tcp.makeWay, func(err error) {
 		if s.ctx.Err() == nil {
 			s.opts.Log.Error("netstack: the device failed", "device", dev.Name(), "err", err)
 		}

@@ -5,8 +5,11 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/ports"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -102,14 +105,60 @@ func (t *tcpTable) serve(fr *tcp.ForwarderRequest) {
 	req := t.pending[fr.ID()]
 	t.mu.Unlock()
 	req.forwarded = fr
-	defer req.Reject(errNoAnswer)
 	t.stack.handler.HandleTCP(t.stack.ctx, req)
+	req.Reject(errNoAnswer)
+	if kind := req.unreachable.Load(); kind != nil {
+		req.remind(*kind)
+	}
 }
 
 var (
 	errNoAnswer = errors.New("netstack: the handler returned without an answer")
 	errAnswered = errors.New("netstack: the request has been answered already")
 )
+
+// makeWay is called before a SYN, and clears the ports that it wants to use of
+// the connection that had them before. The kernel takes them again as soon as
+// it has forgotten that one, and has nothing left to hear of it; gVisor would
+// keep them in TIME_WAIT and swallow the SYN, because it knows no listener to
+// pass it on to.
+//
+// The kernel may be that fast that this side is still at work on the earlier
+// connection's last packet. That is worth a short wait: else the SYN would be
+// taken for one of its packets.
+func (t *tcpTable) makeWay(p packet) {
+	const (
+		tries = 20
+		pause = 50 * time.Microsecond
+	)
+	id := p.endpointID()
+	for range tries {
+		if t.isFree(id, p) {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (t *tcpTable) isFree(id stack.TransportEndpointID, syn packet) bool {
+	ep, ok := t.stack.gv.FindTransportEndpoint(syn.network, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint)
+	if !ok {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		req, ok := t.pending[id]
+		return !ok || req.sequence == header.TCP(syn.tcp).SequenceNumber()
+	}
+	ep.LockUser() // past whatever is being done to it
+	state := ep.EndpointState()
+	ep.UnlockUser()
+	if state != tcp.StateTimeWait {
+		return false
+	}
+	// It lives on until its timer ends it, and may still be read.
+	t.stack.gv.UnregisterTransportEndpoint([]tcpip.NetworkProtocolNumber{syn.network},
+		tcp.ProtocolNumber, id, ep, ports.Flags{}, 0)
+	return true
+}
 
 // refuse makes the table take no further connections.
 func (t *tcpTable) refuse() {
@@ -139,6 +188,8 @@ type TCPRequest struct {
 	sequence  uint32 // of the SYN
 	forwarded *tcp.ForwarderRequest
 	answered  atomic.Bool
+
+	unreachable atomic.Pointer[unreachable] // set if that is the answer
 }
 
 // Source is the program's end.
@@ -185,10 +236,23 @@ func (r *TCPRequest) Reject(err error) {
 	r.stack.counters.tcpRejected.Add(1)
 	r.stack.opts.Log.Debug("netstack: connection rejected", "destination", r.Destination(), "err", err)
 	if kind, ok := unreachableFor(err); ok {
+		r.unreachable.Store(&kind)
 		r.stack.sendUnreachable(r.flow, kind)
 		return
 	}
 	r.stack.sendReset(r.flow, r.sequence)
+}
+
+// remind sends the ICMP message again. Linux passes over one that comes while
+// the connect() which sent the SYN still holds its socket, and would try again
+// only after a second. One too many does no harm: it fits no socket.
+func (r *TCPRequest) remind(kind unreachable) {
+	const later = 10 * time.Millisecond
+	select {
+	case <-time.After(later):
+		r.stack.sendUnreachable(r.flow, kind)
+	case <-r.stack.ctx.Done():
+	}
 }
 
 // complete ends the pending state; account is called at the same moment.

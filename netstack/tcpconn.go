@@ -164,10 +164,18 @@ func (c *tcpConn) check(d *deadline) error {
 	}
 }
 
-// fail turns gVisor's error into the caller's.
+// fail turns gVisor's error into the caller's. gVisor tells the reason of a
+// lost connection to one caller only; to the next it says that the stream has
+// ended, and nobody may take that for the end of a whole one.
 func (c *tcpConn) fail(op string, err tcpip.Error) error {
 	if c.isClosed() {
 		return net.ErrClosed
+	}
+	if tcp.EndpointState(c.ep.State()) == tcp.StateError {
+		switch err.(type) {
+		case *tcpip.ErrClosedForReceive, *tcpip.ErrClosedForSend:
+			err = &tcpip.ErrConnectionReset{}
+		}
 	}
 	return opError(op, err)
 }

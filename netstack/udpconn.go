@@ -240,15 +240,17 @@ func (c *UDPConn) Close() error {
 	return nil
 }
 
-// Reject ends the flow as Close does, and tells the program why: a connected
-// socket gets EHOSTUNREACH, ENETUNREACH or EACCES when err is one of these, as
-// by TCPRequest.Reject, else ECONNREFUSED.
+// Reject ends the flow as Close does, and makes the next call on the program's
+// connected socket fail: with EACCES (over IPv4 EHOSTUNREACH) when err is that,
+// else with ECONNREFUSED.
 func (c *UDPConn) Reject(err error) {
 	if !c.end() {
 		return
 	}
-	kind, ok := unreachableFor(err)
-	if !ok {
+	// Kernels keep messages about an unreachable host or network from
+	// datagram sockets, which would then wait for an answer that cannot come.
+	kind, _ := unreachableFor(err)
+	if kind != unreachableProhibited {
 		kind = unreachablePort
 	}
 	c.stack.counters.udpRejected.Add(1)
