@@ -62,8 +62,8 @@ type statusSession struct {
 	Rejected        uint64 `json:"packets_rejected"` // forged, replayed or of another session
 }
 
-// status describes the tunnel at now.
-func (t *tunnel) status(time.Time) *status {
+// status describes the tunnel as it is now.
+func (t *tunnel) status() *status {
 	link, flows := t.link.Status(), t.stack.Stats()
 	s := &status{
 		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: t.started,
@@ -133,7 +133,10 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	}
 	line("exit", "%s", s.Exit)
 	if s.Relay != "" {
-		line("relay", "%s, round trip to the exit %.0f ms", s.Relay, s.RTTMillis)
+		line("relay", "%s", s.Relay)
+	}
+	if s.RTTMillis > 0 {
+		line("round trip", "%.1f ms to the exit and back", s.RTTMillis)
 	}
 	line("flows", "%d TCP, %d UDP open; %d accepted, %d refused", s.Flows.TCP, s.Flows.UDP, s.Flows.Accepted, s.Flows.Rejected)
 	line("traffic", "%s sent, %s received", byteSize(s.Bytes.Sent), byteSize(s.Bytes.Received))

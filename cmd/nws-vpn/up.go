@@ -125,7 +125,7 @@ type controlled struct {
 	cancel context.CancelFunc
 }
 
-func (c *controlled) Status() any { return c.status(time.Now()) }
+func (c *controlled) Status() any { return c.status() }
 func (c *controlled) Down()       { c.cancel() }
 
 func downCommand() *cobra.Command {
