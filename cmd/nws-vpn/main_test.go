@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+)
+
+func TestChooseExit(t *testing.T) {
+	key, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := name.Name{Key: key.Public(), Relays: []string{"ws://10.0.0.1:7777"}}
+	book, err := name.NewBook(map[string]string{"home": n.Host()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		text       string
+		flags      []string
+		wantRelays []string
+		wantErr    string
+	}{
+		{text: "", wantErr: "no exit is chosen"},
+		{text: n.NPub(), wantErr: "no relay is known"},
+		{text: n.NPub(), flags: []string{"wss://a"}, wantRelays: []string{"wss://a"}},
+		{text: n.Host(), wantRelays: n.Relays},
+		{text: n.Host(), flags: []string{"wss://a"}, wantRelays: []string{"wss://a"}},
+		{text: "home.nostr", wantRelays: n.Relays},
+		{text: "away.nostr", flags: []string{"wss://a"}, wantErr: "exit:"},
+		{text: "npub1broken", flags: []string{"wss://a"}, wantErr: "exit:"},
+	} {
+		exit, relays, err := chooseExit(test.text, test.flags, book)
+		switch {
+		case test.wantErr != "":
+			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
+				t.Errorf("chooseExit(%q) = %v, want an error with %q", test.text, err, test.wantErr)
+			}
+		case err != nil || exit != key.Public() || !slices.Equal(relays, test.wantRelays):
+			t.Errorf("chooseExit(%q) = %v, %q, %v; want relays %q", test.text, exit, relays, err, test.wantRelays)
+		}
+	}
+}
+
+func TestAddServices(t *testing.T) {
+	var e config.Exit
+	if err := addServices(&e, []string{"80=127.0.0.1:8080", "443=unix:/run/web.sock"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.Services[80].String() + " " + e.Services[443].String(); got != "127.0.0.1:8080 unix:/run/web.sock" {
+		t.Errorf("services %q", got)
+	}
+	for _, bad := range []string{"", "80", "0=a:1", "65536=a:1", "x=a:1", "80=a", "80=unix:"} {
+		if err := addServices(&e, []string{bad}); err == nil || !strings.Contains(err.Error(), "--service") {
+			t.Errorf("--service %q: %v, want an error that names the flag", bad, err)
+		}
+	}
+}
+
+func TestStatusText(t *testing.T) {
+	since := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	raw, err := json.Marshal(&status{
+		Schema: statusSchema, State: "connecting", Since: since, Exit: "npub1x", LastError: "relay ws://r: gone",
+		Bytes: statusBytes{Sent: 999, Received: 51_234_567},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := printStatus(&out, &s, since.Add(90*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"connecting for 1m30s", "relay ws://r: gone", "npub1x", "999 B sent, 51.2 MB received"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "round trip") {
+		t.Errorf("a round trip that is not known is shown:\n%s", out.String())
+	}
+}
