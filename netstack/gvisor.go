@@ -18,10 +18,12 @@ import (
 const nicID tcpip.NICID = 1
 
 const (
-	// tcpBuffer bounds what a connection holds in each direction. The other
-	// end of the wire is this machine's kernel, so there is no delay for which
-	// more would be needed.
-	tcpBuffer = 512 << 10
+	// These bound what a connection holds of what the program has sent and has
+	// yet to receive. The other end of the wire is this machine's kernel, so
+	// there is no delay for which more would be needed; half of either is
+	// measurably slower.
+	receiveBuffer = 512 << 10
+	sendBuffer    = 256 << 10
 
 	// timeWait is how long an ended connection still answers a repeated FIN.
 	// On a TUN nothing is delayed or duplicated, so it need only outlast the
@@ -77,8 +79,8 @@ func setTCPOptions(gv *stack.Stack) error {
 		// makeWay.
 		wait    = tcpip.TCPTimeWaitTimeoutOption(timeWait)
 		retries = tcpip.TCPSynRetriesOption(synRetries)
-		receive = tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: tcpBuffer, Max: tcpBuffer}
-		send    = tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: tcpBuffer, Max: tcpBuffer}
+		receive = tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: receiveBuffer, Max: receiveBuffer}
+		send    = tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: sendBuffer, Max: sendBuffer}
 		// The buffers are as large as they get.
 		tune = tcpip.TCPModerateReceiveBufferOption(false)
 	)

@@ -21,8 +21,8 @@ type Handler interface {
 	// HandleTCP answers a connection by req.Accept or req.Reject. Returning
 	// without either rejects it.
 	HandleTCP(ctx context.Context, req *TCPRequest)
-	// HandleUDP serves a new flow, whose first datagram waits to be read.
-	// Returning closes conn.
+	// HandleUDP serves a new flow, whose first datagram waits to be read. ctx
+	// also ends with the flow. Returning closes conn.
 	HandleUDP(ctx context.Context, conn *UDPConn)
 }
 

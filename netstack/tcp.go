@@ -33,7 +33,7 @@ func (t *tcpTable) start(s *Stack) {
 	t.stack = s
 	t.pending = make(map[stack.TransportEndpointID]*TCPRequest)
 	// The forwarder's own limit is never reached: add counts before it.
-	t.forwarder = tcp.NewForwarder(s.gv, tcpBuffer, s.opts.MaxPending+1, t.serve)
+	t.forwarder = tcp.NewForwarder(s.gv, receiveBuffer, s.opts.MaxPending+1, t.serve)
 	s.gv.SetTransportProtocolHandler(tcp.ProtocolNumber, t.handle)
 }
 

@@ -63,7 +63,7 @@ func (t *udpTable) handle(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 func (t *udpTable) serve(c *UDPConn) {
 	defer t.stack.handlers.Done()
 	defer c.Close()
-	t.stack.handler.HandleUDP(t.stack.ctx, c)
+	t.stack.handler.HandleUDP(c.ctx, c)
 }
 
 // conn returns the flow that a packet belongs to. One that is fresh needs its

@@ -134,7 +134,7 @@ func udpAccepting() (Handler, chan *UDPConn) {
 	conns := make(chan *UDPConn, 64)
 	return handlerFuncs{udp: func(_ context.Context, c *UDPConn) {
 		conns <- c
-		<-c.done
+		<-c.ctx.Done()
 	}}, conns
 }
 
@@ -195,7 +195,7 @@ func TestUDPFlowsAreBounded(t *testing.T) {
 	second.touch()
 	third.Write([]byte("x"))
 	take(t, conns)
-	take(t, first.done)
+	take(t, first.ctx.Done())
 }
 
 func TestUDPConnDeadlines(t *testing.T) {

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -39,8 +40,9 @@ type UDPConn struct {
 	queued int // cost of the queue, in bytes
 	closed bool
 
-	arrived       chan struct{} // holds a token while the queue may have something
-	done          chan struct{} // closed with the flow
+	arrived       chan struct{}   // holds a token while the queue may have something
+	ctx           context.Context // ends with the flow
+	cancel        context.CancelFunc
 	readDeadline  deadline
 	writeDeadline deadline
 }
@@ -56,9 +58,10 @@ func newUDPConn(s *Stack, f flow) *UDPConn {
 		return nil
 	}
 	c := &UDPConn{stack: s, flow: f, route: route,
-		arrived: make(chan struct{}, 1), done: make(chan struct{}),
+		arrived:      make(chan struct{}, 1),
 		readDeadline: newDeadline(), writeDeadline: newDeadline(),
 	}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.touch()
 	c.mu.Lock() // expire may come before idle is set
 	defer c.mu.Unlock()
@@ -155,7 +158,7 @@ func (c *UDPConn) next() ([]byte, error) {
 		}
 		select {
 		case <-c.arrived:
-		case <-c.done:
+		case <-c.ctx.Done():
 			return nil, net.ErrClosed
 		case <-c.readDeadline.done():
 			return nil, os.ErrDeadlineExceeded
@@ -270,7 +273,7 @@ func (c *UDPConn) end() bool {
 	c.releaseLocked(c.queued)
 	c.queue = nil
 	c.route.Release()
-	close(c.done)
+	c.cancel()
 	c.mu.Unlock()
 	c.readDeadline.stop()
 	c.writeDeadline.stop()

@@ -126,7 +126,30 @@ func connectTo(to, from netip.AddrPort) (fd int, err error) {
 			return -1, err
 		}
 	}
-	return fd, unix.Connect(fd, sockaddr(to))
+	if err = unix.Connect(fd, sockaddr(to)); err == unix.EINTR {
+		err = finishConnect(fd)
+	}
+	return fd, err
+}
+
+// finishConnect waits for a connect() that a signal of Go's runtime interrupted.
+func finishConnect(fd int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(patience.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		return err
+	}
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -18,7 +18,7 @@ import (
 )
 
 // median measures a few times.
-func median(ctx context.Context, measure func(context.Context) (float64, error)) (float64, error) {
+func median(ctx context.Context, rounds int, measure func(context.Context) (float64, error)) (float64, error) {
 	var values []float64
 	for range rounds {
 		if err := ctx.Err(); err != nil {
@@ -48,6 +48,9 @@ func connect(to netip.AddrPort) (int, error) {
 	if err == nil {
 		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
 	}
+	if err == unix.EINTR {
+		err = finishConnect(fd, int(patience.Sec)*1000)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect to %s: %w", to, err)
@@ -55,11 +58,31 @@ func connect(to netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
+// finishConnect waits for a connect() that a signal of Go's runtime interrupted.
+func finishConnect(fd, milliseconds int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, milliseconds)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		return err
+	}
+}
+
 // upload measures what reaches the handler, not what the kernel has buffered.
 func (b *bench) upload(ctx context.Context) (rate float64, err error) {
 	before, begin := b.stack.Stats().FromPrograms, time.Now()
 	err = b.inPrograms(1, func() error {
-		_, err := move(ctx, sinkAddr, unix.Write)
+		_, err := b.move(ctx, sinkAddr, unix.Write)
 		return err
 	})
 	return float64(b.stack.Stats().FromPrograms-before) / 1e6 / time.Since(begin).Seconds(), err
@@ -69,21 +92,21 @@ func (b *bench) upload(ctx context.Context) (rate float64, err error) {
 func (b *bench) download(ctx context.Context) (rate float64, err error) {
 	begin, total := time.Now(), 0
 	err = b.inPrograms(1, func() (err error) {
-		total, err = move(ctx, sourceAddr, unix.Read)
+		total, err = b.move(ctx, sourceAddr, unix.Read)
 		return err
 	})
 	return float64(total) / 1e6 / time.Since(begin).Seconds(), err
 }
 
 // move calls read or write on a new connection for a while.
-func move(ctx context.Context, to netip.AddrPort, call func(int, []byte) (int, error)) (total int, err error) {
+func (b *bench) move(ctx context.Context, to netip.AddrPort, call func(int, []byte) (int, error)) (total int, err error) {
 	fd, err := connect(to)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, 256<<10)
-	for end := time.Now().Add(period); time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(b.period); time.Now().Before(end) && ctx.Err() == nil; {
 		n, err := call(fd, buf)
 		if err != nil && err != unix.EINTR {
 			return total, err
@@ -100,7 +123,7 @@ func (b *bench) requests(ctx context.Context) (rate float64, err error) {
 	begin := time.Now()
 	err = b.inPrograms(workers, func() error {
 		buf := make([]byte, 16<<10)
-		for time.Since(begin) < period && ctx.Err() == nil {
+		for time.Since(begin) < b.period && ctx.Err() == nil {
 			if err := request(buf); err != nil {
 				return err
 			}
@@ -111,13 +134,27 @@ func (b *bench) requests(ctx context.Context) (rate float64, err error) {
 	return float64(done.Load()) / time.Since(begin).Seconds(), err
 }
 
+func writeAll(fd int, text string) error {
+	for len(text) > 0 {
+		n, err := unix.Write(fd, []byte(text))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
+}
+
 func request(buf []byte) error {
 	fd, err := connect(webAddr)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(httpRequest)); err != nil {
+	if err := writeAll(fd, httpRequest); err != nil {
 		return err
 	}
 	for got := 0; ; {
@@ -156,7 +193,7 @@ func (b *bench) idleFlows(ctx context.Context) (float64, error) {
 				return err
 			}
 			fds = append(fds, fd)
-			if _, err := unix.Write(fd, []byte("hello")); err != nil {
+			if err := writeAll(fd, "hello"); err != nil {
 				return err
 			}
 		}

@@ -18,8 +18,6 @@ import (
 const (
 	device = "bench0"
 	mtu    = 1500
-	rounds = 3
-	period = 2 * time.Second
 )
 
 // Each port is a service of the handler.
@@ -38,7 +36,11 @@ var (
 //	new_conns_per_s    1/s   small HTTP requests, a new connection each, 16 threads
 //	stack_flow_idle_kb kB    memory per open idle connection through Forward
 func Run(ctx context.Context, report func(name string, value float64, unit string)) error {
-	b, err := start()
+	return run(ctx, 3, 2*time.Second, report)
+}
+
+func run(ctx context.Context, rounds int, period time.Duration, report func(name string, value float64, unit string)) error {
+	b, err := start(period)
 	if err != nil {
 		return fmt.Errorf("tunbench: %w", err)
 	}
@@ -51,7 +53,7 @@ func Run(ctx context.Context, report func(name string, value float64, unit strin
 		{"stack_to_tun", "MB/s", b.download},
 		{"new_conns_per_s", "1/s", b.requests},
 	} {
-		value, err := median(ctx, m.measure)
+		value, err := median(ctx, rounds, m.measure)
 		if err != nil {
 			return fmt.Errorf("tunbench: %s: %w", m.name, err)
 		}
@@ -67,13 +69,14 @@ func Run(ctx context.Context, report func(name string, value float64, unit strin
 
 // bench is a namespace whose default route is a device served by a stack.
 type bench struct {
-	lab   *netlab.Lab
-	host  *netlab.Host
-	stack *netstack.Stack
+	period time.Duration // of each measurement
+	lab    *netlab.Lab
+	host   *netlab.Host
+	stack  *netstack.Stack
 }
 
-func start() (b *bench, err error) {
-	b = &bench{lab: netlab.New()}
+func start(period time.Duration) (b *bench, err error) {
+	b = &bench{period: period, lab: netlab.New()}
 	defer func() {
 		if err != nil {
 			b.close()
