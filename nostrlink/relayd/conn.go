@@ -54,6 +54,7 @@ var tail = []byte{']'}
 func (c *conn) read() {
 	defer close(c.jobs)
 	s := c.server
+	rate := s.rate.limiter(s.limits.MaxEvent, time.Now())
 	for {
 		if c.ws.Next() != nil {
 			return
@@ -76,6 +77,9 @@ func (c *conn) read() {
 		j.parse()
 		if j.parsed.Verb == nip01.Event && j.fault == nil {
 			if j.fault = s.acceptable(j); j.fault == nil {
+				j.fault = rate.take(len(j.parsed.Event), time.Now())
+			}
+			if j.fault == nil {
 				j.ready = make(chan struct{})
 				s.work <- j
 			}

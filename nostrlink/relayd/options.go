@@ -10,6 +10,8 @@ import (
 // Options are the settings of a Server. The zero value works.
 type Options struct {
 	Limits Limits
+	// Rate bounds what each connection may publish; by default nothing does.
+	Rate Rate
 	// Name and Description are what the relay says of itself (NIP-11).
 	Name, Description string
 	// Version of the software, for NIP-11.

@@ -21,6 +21,7 @@ import (
 // answers: websockets, its description (NIP-11), and people.
 type Server struct {
 	limits  Limits
+	rate    Rate
 	log     *slog.Logger
 	observe func(Observation)
 	info    []byte
@@ -73,6 +74,7 @@ type Stats struct {
 func New(opts Options) *Server {
 	s := &Server{
 		limits:    opts.Limits.withDefaults(),
+		rate:      opts.Rate,
 		log:       opts.Log,
 		observe:   opts.Observe,
 		conns:     make(map[*conn]bool),
