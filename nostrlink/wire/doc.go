@@ -44,11 +44,11 @@
 // ends gap+2 below the smallest number before it and holds length+1 numbers.
 // It has at most [MaxAckRanges] ranges in all, and a packet has at most one ACK.
 //
-// The dialer sends OPEN, with the stream's first bytes if it has any, and then
-// nothing on that stream but a RESET until OPENED or REFUSE answers. An OPEN sent
-// again may hold more or fewer of the first bytes. A REFUSE is the end of the
-// stream at both ends; the dialer takes back the credit of the first bytes that
-// did not come. Afterwards each direction ends by DATA+FIN
+// The dialer sends OPEN, with the stream's first bytes if it has any. Until
+// OPENED or REFUSE answers, more may follow within the credit of a stream that
+// WELCOME gave. An OPEN sent again may hold more or fewer of the first bytes. A
+// REFUSE is the end of the stream at both ends; the dialer takes back the credit
+// of the bytes that did not come. Afterwards each direction ends by DATA+FIN
 // or by RESET; an end that gets a RESET and has not ended its own direction
 // answers with a RESET. So each end always learns how many bytes the other has
 // sent in all (final), and both agree on the credit that is left. STOP asks for
@@ -57,7 +57,8 @@
 //
 // The stream id is chosen by the dialer, counts up from 1 and is never used
 // twice in a session; the uuid is the stream's NWS key. A datagram flow is a
-// stream whose network is "udp": it has OPEN, OPENED, DATAGRAM and RESET.
+// stream whose network is "udp" or "ping": it has OPEN, OPENED, DATAGRAM and
+// RESET, and the data of its OPEN, if any, is its first datagram.
 // MAX_DATA, and the windows of OPEN and OPENED, are absolute: how many bytes of
 // the stream (or of all streams together) the sender of the frame is ready to
 // take since the beginning.

@@ -29,9 +29,14 @@ const (
 	NetworkTCP Network = 1 // a byte stream to the destination
 	NetworkUDP Network = 2 // datagrams to and from the destination
 	NetworkDNS Network = 3 // a byte stream to the listener's own resolver; no destination
+	// NetworkPing is a flow of ICMP echoes to and from the destination, a host
+	// without a port. Each DATAGRAM is an echo's sequence (uint16, big endian)
+	// and then its payload; a reply has the sequence of its request and the
+	// payload that came back. The identifier is the ends' own business.
+	NetworkPing Network = 4
 )
 
-// String gives the name that net.Dialer uses, or "dns".
+// String gives the name that net.Dialer uses, "dns" or "ping".
 func (n Network) String() string {
 	switch n {
 	case NetworkTCP:
@@ -40,6 +45,8 @@ func (n Network) String() string {
 		return "udp"
 	case NetworkDNS:
 		return "dns"
+	case NetworkPing:
+		return "ping"
 	}
 	return fmt.Sprintf("network %d", byte(n))
 }
@@ -60,7 +67,7 @@ type Open struct {
 	UUID        [16]byte // the stream's NWS key
 	Network     Network
 	Window      uint64 // the dialer's initial credit for the listener's data
-	Destination []byte // host:port, at most MaxDest bytes; borrowed
+	Destination []byte // host:port, or a host with NetworkPing; at most MaxDest bytes; borrowed
 	Data        []byte // the stream's bytes from offset 0, or one datagram; borrowed
 }
 

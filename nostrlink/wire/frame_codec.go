@@ -261,7 +261,7 @@ func (f *Open) parse(r *reader) {
 	}
 	r.b = r.b[copy(f.UUID[:], r.b):]
 	f.Network = Network(r.byte())
-	if f.Network < NetworkTCP || f.Network > NetworkDNS {
+	if f.Network < NetworkTCP || f.Network > NetworkPing {
 		r.fail(errNetwork)
 	}
 	f.Window = r.varint()

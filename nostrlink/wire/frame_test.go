@@ -42,6 +42,7 @@ var frames = []struct {
 	{"stop", Frame{Type: FrameStop, Stop: Stop{ID: 5, Code: CodeCancelled}}},
 	{"datagram", Frame{Type: FrameDatagram, Datagram: Datagram{ID: 9, Data: []byte{1, 2, 3}}}},
 	{"ping", Frame{Type: FramePing}},
+	{"open ping", Frame{Type: FrameOpen, Open: Open{ID: 3, Network: NetworkPing, Destination: []byte("example.org"), Data: []byte{0, 1, 'h', 'i'}}}},
 	{"close", Frame{Type: FrameClose, Close: Close{Code: CodeGoingAway, Text: []byte("bye")}}},
 }
 
@@ -139,7 +140,7 @@ func TestFrameRefused(t *testing.T) {
 		{"ack with 33 ranges", "01ff" + strings.Repeat("ff", 7) + "0020" + strings.Repeat("00", 80)},
 		{"stream 0", "050000000"},
 		{"open of stream 0", "0200" + strings.Repeat("00", 16) + "01000000"},
-		{"unknown network", "0201" + strings.Repeat("00", 16) + "04000000"},
+		{"unknown network", "0201" + strings.Repeat("00", 16) + "05000000"},
 		{"destination too long", "0201" + strings.Repeat("00", 16) + "01004201" + strings.Repeat("61", 513) + "00"},
 		{"text too long", "0c004101" + strings.Repeat("61", 257)},
 		{"code above 65535", "0901" + "80010000"},

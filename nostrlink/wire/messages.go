@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 )
 
 // The types of messages. CONNECT, CONNECTR and DATA are the NIP's;
@@ -27,9 +29,19 @@ const (
 	MaxIdentity = 8 << 10   // Hello.Identity
 	MaxPolicy   = 4 << 10   // Welcome.Policy
 	MaxAgent    = 128       // Hello.Agent, Welcome.Agent
+	MaxRelays   = 8         // entries of Hello.Relays, Welcome.Relays
+	MaxRelayURL = 256       // one of them
+	maxSpread   = 16        // Hello.Spread
 	MaxKey      = 64        // Message.Key: a UUID has 36
 	maxAddress  = MaxDest   // Message.Destination, Message.EntryPublicAddress
 	maxWindow   = maxVarint // every credit
+)
+
+// How a dialer would like the listener to use several relays, in Hello.Spread.
+// A listener that does not know a value takes it for SpreadPrimary.
+const (
+	SpreadPrimary = ""       // the best one; the others stand by
+	SpreadStripe  = "stripe" // all of them, by their rates
 )
 
 // Nonce is the randomness one end puts into a handshake; hexadecimal in JSON.
@@ -76,15 +88,18 @@ type Message struct {
 // Hello asks an exit for a session. It is sent from a throw-away key to the
 // exit's key and is good once, for a minute around Time.
 type Hello struct {
-	Versions     []int     `json:"versions"`           // of the session protocol, best first
-	Nonce        Nonce     `json:"nonce"`              // the dialer's half of the session id
-	Time         int64     `json:"time"`               // seconds since 1970
-	SessionKey   PublicKey `json:"session_key"`        // fresh; authors the dialer's packets
-	MaxPacket    int       `json:"max_packet"`         // the largest packet the dialer can receive
-	Window       uint64    `json:"window"`             // initial credit of the session
-	StreamWindow uint64    `json:"stream_window"`      // initial credit of a stream
-	Identity     string    `json:"identity,omitempty"` // a signed event (JSON) that proves who dials
-	Agent        string    `json:"agent,omitempty"`    // software and version, for people
+	Versions     []int     `json:"versions"`            // of the session protocol, best first
+	Nonce        Nonce     `json:"nonce"`               // the dialer's half of the session id
+	Time         int64     `json:"time"`                // seconds since 1970
+	SessionKey   PublicKey `json:"session_key"`         // fresh; authors the dialer's packets
+	MaxPacket    int       `json:"max_packet"`          // the largest packet the dialer can receive
+	Window       uint64    `json:"window"`              // initial credit of the session
+	StreamWindow uint64    `json:"stream_window"`       // initial credit of a stream
+	Identity     string    `json:"identity,omitempty"`  // a signed event (JSON) that proves who dials
+	Agent        string    `json:"agent,omitempty"`     // software and version, for people
+	Relays       []string  `json:"relays,omitempty"`    // URLs that the dialer can use besides
+	Spread       string    `json:"spread,omitempty"`    // SpreadPrimary or SpreadStripe
+	Duplicate    bool      `json:"duplicate,omitempty"` // small packets over two relays at once, please
 }
 
 // Welcome grants the session a Hello asked for.
@@ -100,6 +115,7 @@ type Welcome struct {
 	MaxStreams   int       `json:"max_streams"`      // open at a time
 	Policy       string    `json:"policy,omitempty"` // what may be dialed, for people
 	Agent        string    `json:"agent,omitempty"`
+	Relays       []string  `json:"relays,omitempty"` // URLs where the listener now listens for this session
 }
 
 // Refused denies the session a Hello asked for.
@@ -144,13 +160,24 @@ func ParseMessage(b []byte) (*Message, error) {
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("wire: message: %w", err)
 	}
-	if len(m.Data) == 0 {
-		m.Data = nil
-	}
+	m.tidy()
 	if err := m.check(); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// tidy makes what is empty nil, so that a message is read as it was written.
+func (m *Message) tidy() {
+	if len(m.Data) == 0 {
+		m.Data = nil
+	}
+	if m.Hello != nil && len(m.Hello.Relays) == 0 {
+		m.Hello.Relays = nil
+	}
+	if m.Welcome != nil && len(m.Welcome.Relays) == 0 {
+		m.Welcome.Relays = nil
+	}
 }
 
 func (m *Message) check() error {
@@ -189,6 +216,11 @@ func (h *Hello) check() error {
 		return fmt.Errorf("wire: HELLO with an identity of %d bytes, at most %d are allowed", len(h.Identity), MaxIdentity)
 	case len(h.Agent) > MaxAgent:
 		return errors.New("wire: HELLO with too long an agent")
+	case len(h.Spread) > maxSpread:
+		return errors.New("wire: HELLO with too long a spread")
+	}
+	if err := checkRelays(TypeHello, h.Relays); err != nil {
+		return err
 	}
 	return checkLimits(TypeHello, h.MaxPacket, h.Window, h.StreamWindow)
 }
@@ -202,6 +234,9 @@ func (w *Welcome) check() error {
 	case len(w.Agent) > MaxAgent:
 		return errors.New("wire: WELCOME with too long an agent")
 	}
+	if err := checkRelays(TypeWelcome, w.Relays); err != nil {
+		return err
+	}
 	return checkLimits(TypeWelcome, w.MaxPacket, w.Window, w.StreamWindow)
 }
 
@@ -211,6 +246,22 @@ func (r *Refused) check() error {
 	}
 	return nil
 }
+
+// checkRelays holds the bounds only; whether to use a URL that a peer sent is
+// for its reader to decide.
+func checkRelays(what string, urls []string) error {
+	if len(urls) > MaxRelays {
+		return fmt.Errorf("wire: %s with %d relays, at most %d are allowed", what, len(urls), MaxRelays)
+	}
+	for _, u := range urls {
+		if u == "" || len(u) > MaxRelayURL || !utf8.ValidString(u) || strings.ContainsFunc(u, notInURL) {
+			return fmt.Errorf("wire: %s with the relay %.40q, which is no URL of 1 to %d bytes", what, u, MaxRelayURL)
+		}
+	}
+	return nil
+}
+
+func notInURL(r rune) bool { return r == ' ' || notPrintable(r) }
 
 func checkLimits(what string, maxPacket int, window, streamWindow uint64) error {
 	switch {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -23,6 +24,8 @@ var messages = []struct {
 	{"hello", Message{Type: TypeHello, Hello: &Hello{Versions: []int{1}, Nonce: Nonce{1, 2, 3}, Time: 1795227605, SessionKey: PublicKey{0xe6, 0x68}, MaxPacket: 40960, Window: 24 << 20, StreamWindow: 1 << 20, Identity: `{"id":"00"}`, Agent: "nws-vpn/0.1"}}},
 	{"welcome", Message{Type: TypeWelcome, Welcome: &Welcome{Version: 1, HelloNonce: Nonce{1, 2, 3}, Nonce: Nonce{4, 5}, Time: 1795227606, SessionKey: PublicKey{7}, MaxPacket: 40960, Window: 24 << 20, StreamWindow: 1 << 20, MaxStreams: 4096, Policy: "tcp *:*", Agent: "nws-vpn/0.1"}}},
 	{"refused", Message{Type: TypeRefused, Refused: &Refused{HelloNonce: Nonce{1, 2, 3}, Code: CodeDenied, Text: "not on the list", Time: 1795227606}}},
+	{"hello with relays", Message{Type: TypeHello, Hello: &Hello{Versions: []int{1}, Nonce: Nonce{1, 2, 3}, Time: 1795227605, SessionKey: PublicKey{0xe6, 0x68}, MaxPacket: 40960, Window: 24 << 20, StreamWindow: 1 << 20, Relays: []string{"wss://relay.example", "ws://[2001:db8::1]:7777/a"}, Spread: SpreadStripe, Duplicate: true}}},
+	{"welcome with relays", Message{Type: TypeWelcome, Welcome: &Welcome{Version: 1, HelloNonce: Nonce{1, 2, 3}, Nonce: Nonce{4, 5}, Time: 1795227606, SessionKey: PublicKey{7}, MaxPacket: 40960, Window: 24 << 20, StreamWindow: 1 << 20, MaxStreams: 4096, Relays: []string{"wss://relay.example"}}}},
 }
 
 func TestMessageVectors(t *testing.T) {
@@ -118,6 +121,14 @@ func TestMessageRefused(t *testing.T) {
 		{"large packets", hello(func(h *Hello) { h.MaxPacket = 65536 })},
 		{"large window", hello(func(h *Hello) { h.Window = 1 << 62 })},
 		{"large stream window", hello(func(h *Hello) { h.StreamWindow = 1 << 62 })},
+		{"many relays", hello(func(h *Hello) { h.Relays = slices.Repeat([]string{"wss://a"}, MaxRelays+1) })},
+		{"long relay", hello(func(h *Hello) { h.Relays = []string{"wss://" + long[:MaxRelayURL]} })},
+		{"empty relay", hello(func(h *Hello) { h.Relays = []string{"wss://a", ""} })},
+		{"relay of two lines", hello(func(h *Hello) { h.Relays = []string{"wss://a\nb"} })},
+		{"relay with a space", hello(func(h *Hello) { h.Relays = []string{"wss://a b"} })},
+		{"long spread", hello(func(h *Hello) { h.Spread = long })},
+		{"many relays", welcome(func(w *Welcome) { w.Relays = slices.Repeat([]string{"wss://a"}, MaxRelays+1) })},
+		{"empty relay", welcome(func(w *Welcome) { w.Relays = []string{""} })},
 		{"no streams", welcome(func(w *Welcome) { w.MaxStreams = 0 })},
 		{"long policy", welcome(func(w *Welcome) { w.Policy = long })},
 		{"long agent", welcome(func(w *Welcome) { w.Agent = long })},
@@ -146,6 +157,21 @@ func TestMessageRefused(t *testing.T) {
 	}
 }
 
+// The bounds themselves are allowed, and a way to spread that is not known.
+func TestHelloAtItsBounds(t *testing.T) {
+	h := *messages[5].m.Hello
+	h.Relays = slices.Repeat([]string{"wss://" + strings.Repeat("x", MaxRelayURL-6)}, MaxRelays)
+	h.Spread = "another way"
+	b, err := AppendMessage(nil, &Message{Type: TypeHello, Hello: &h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := ParseMessage(b)
+	if err != nil || !reflect.DeepEqual(*m.Hello, h) {
+		t.Errorf("read as %+v, %v", m, err)
+	}
+}
+
 func TestRefusedErr(t *testing.T) {
 	for code, want := range map[Code]Code{CodeNone: CodeInternal, CodeDenied: CodeDenied} {
 		if got := CodeOf((&Refused{Code: code}).Err()); got != want {
@@ -161,6 +187,8 @@ func FuzzMessage(f *testing.F) {
 		b, _ := AppendMessage(nil, &v.m)
 		f.Add(b)
 	}
+	f.Add([]byte(`{"type":"HELLO","hello":{"versions":[1],"max_packet":1024,"relays":[],"spread":"","duplicate":false}}`))
+	f.Add([]byte(`{"type":"WELCOME","welcome":{"version":1,"max_packet":1024,"max_streams":1,"relays":["ws://a",""]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := ParseMessage(b)
 		if err != nil {
