@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/netstack"
 	"github.com/nws-vpn/nws-vpn/tun"
@@ -61,7 +62,7 @@ func machine(t *testing.T, i *Interceptor) *netlab.Host {
 			if err != nil {
 				return err
 			}
-			if err := netlink.AddrAdd(link, addr); err != nil {
+			if err := ifaddr.Replace(link.Attrs().Index, addr); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/tun"
 )
@@ -69,7 +70,7 @@ func openTUN() (tun.Device, error) {
 		if err == nil {
 			addr, _ := netlink.ParseAddr(prefix)
 			addr.Flags = unix.IFA_F_NODAD
-			err = netlink.AddrAdd(link, addr)
+			err = ifaddr.Replace(link.Attrs().Index, addr)
 		}
 	}
 	for _, prefix := range []string{"0.0.0.0/0", "::/0"} {

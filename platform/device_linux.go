@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 )
 
 // linkChange brings the device up, with an MTU. The device is the caller's and
@@ -115,7 +117,7 @@ func (a *addressChange) inForce(*env) (bool, error) {
 }
 
 func (a *addressChange) apply(*env) error {
-	return netlink.AddrReplace(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: a.Index}}, a.addr())
+	return ifaddr.Replace(a.Index, a.addr())
 }
 
 func (a *addressChange) undo(*env) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 )
 
@@ -52,7 +53,7 @@ func openNative(t *testing.T, host *netlab.Host) Device {
 		for _, text := range []string{"10.0.0.1/24", "fd00::1/64"} {
 			addr, _ := netlink.ParseAddr(text)
 			addr.Flags = unix.IFA_F_NODAD
-			if err := netlink.AddrAdd(link, addr); err != nil {
+			if err := ifaddr.Replace(link.Attrs().Index, addr); err != nil {
 				return err
 			}
 		}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 )
 
 // An End is one end of a link: an interface of a host with its addresses.
@@ -60,7 +62,7 @@ func (e End) addAddresses() error {
 			if addr.IP.To4() == nil {
 				addr.Flags = unix.IFA_F_NODAD
 			}
-			if err := netlink.AddrAdd(link, addr); err != nil {
+			if err := ifaddr.Replace(link.Attrs().Index, addr); err != nil {
 				return fmt.Errorf("address %s: %w", text, err)
 			}
 		}
