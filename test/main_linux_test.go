@@ -14,6 +14,10 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if as := os.Getenv(relayAs); as != "" {
+		fmt.Fprintln(os.Stderr, serveAsRelay(as))
+		os.Exit(1)
+	}
 	remove, err := buildBinary()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "test: build nws-vpn:", err)

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base32"
 	"encoding/hex"
 	"errors"
@@ -193,7 +194,12 @@ func TestTransfersSideBySide(t *testing.T) {
 }
 
 func (tun *tunnel) download(url string, size int64) error {
-	req, err := http.NewRequestWithContext(tun.ctx, http.MethodGet, url, nil)
+	return tun.downloadVia(tun.ctx, url, size, func(r io.Reader) io.Reader { return r })
+}
+
+// downloadVia reads what it downloads through a reader of the caller's.
+func (tun *tunnel) downloadVia(ctx context.Context, url string, size int64, via func(io.Reader) io.Reader) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
@@ -202,7 +208,7 @@ func (tun *tunnel) download(url string, size int64) error {
 		return err
 	}
 	defer resp.Body.Close()
-	digest, n, err := world.Digest(resp.Body)
+	digest, n, err := world.Digest(via(resp.Body))
 	if err == nil && (n != size || digest != world.FileDigest(size)) {
 		err = fmt.Errorf("%d of %d bytes came, SHA-256 %s", n, size, digest)
 	}
@@ -210,7 +216,12 @@ func (tun *tunnel) download(url string, size int64) error {
 }
 
 func (tun *tunnel) upload(url string, size int64) error {
-	req, err := http.NewRequestWithContext(tun.ctx, http.MethodPost, url, world.Content(size))
+	return tun.uploadFrom(tun.ctx, url, size, world.Content(size))
+}
+
+// uploadFrom uploads what a reader of world.Content gives.
+func (tun *tunnel) uploadFrom(ctx context.Context, url string, size int64, from io.Reader) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, from)
 	if err != nil {
 		return err
 	}
