@@ -51,6 +51,14 @@ type Status struct {
 	Err      error     // why the last attempt or connection ended; nil once connected
 	Attempts int       // failed ones since the last connection
 	Notice   string    // the relay's last NOTICE
+	Pace     Pace
+}
+
+// Pace is how fast a relay takes events.
+type Pace struct {
+	Rate    float64       // events a second that the relay's limit seems to allow; 0: it has shown none
+	Limited uint64        // publishes it has refused as too many
+	Latency time.Duration // from a publish to the relay's OK, smoothed; 0: not known
 }
 
 // Client keeps a connection to one relay: it redials when it is lost and
@@ -62,6 +70,7 @@ type Client struct {
 
 	turn   chan struct{} // held by who is subscribing
 	repair chan struct{} // a wanted subscription may not be in force
+	gate   *gate
 
 	mu     sync.Mutex
 	status Status
@@ -100,6 +109,7 @@ func NewClient(url string, opts ClientOptions) (*Client, error) {
 		opts:   opts,
 		turn:   make(chan struct{}, 1),
 		repair: make(chan struct{}, 1),
+		gate:   newGate(opts.Window),
 		change: make(chan struct{}),
 		subs:   make(map[string]*wanted),
 		status: Status{URL: url, State: Connecting, Since: time.Now()},
@@ -156,7 +166,7 @@ func sleep(ctx context.Context, d time.Duration) {
 // long it was connected, and why it is not any more.
 func (c *Client) once(ctx context.Context) (lived time.Duration, err error) {
 	c.setState(Connecting, nil, nil)
-	conn, err := Dial(ctx, c.url, c.opts.Options)
+	conn, err := dial(ctx, c.url, c.opts.Options, c.gate)
 	if err != nil {
 		return 0, err
 	}
@@ -206,6 +216,20 @@ func (c *Client) Redial() {
 	}
 }
 
+// Check makes sure, after a change of the network, that the connection still
+// works: a relay that does not answer within two seconds is redialled, and the
+// wait for the next attempt ends at once.
+func (c *Client) Check() {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn == nil {
+		c.Redial()
+		return
+	}
+	conn.check()
+}
+
 // setState notes a change and tells whoever waits for one.
 func (c *Client) setState(s State, conn *Conn, err error) {
 	c.mu.Lock()
@@ -243,5 +267,7 @@ func (c *Client) announce() {
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.status
+	s := c.status
+	s.Pace = c.gate.pace()
+	return s
 }

@@ -20,10 +20,11 @@ type Conn struct {
 	url    string
 	opts   Options
 	ws     *ws.Conn
-	window chan struct{} // holds one element for each publish without OK
+	gate   *gate
 	wait   pending
 	auth   authenticator
-	inCall atomic.Bool // the reader is in a subscription's callback
+	inCall atomic.Bool   // the reader is in a subscription's callback
+	urgent chan struct{} // ask the relay now whether it lives
 
 	mu   sync.Mutex
 	subs map[string]*subscription
@@ -47,10 +48,16 @@ var errReplaced = errors.New("replaced by a newer subscription with the same id"
 // websocket handshake, after Options.ReplyTimeout or when ctx ends. ctx does not
 // bound the connection's life.
 func Dial(ctx context.Context, url string, opts Options) (*Conn, error) {
+	opts = opts.withDefaults()
+	return dial(ctx, url, opts, newGate(opts.Window))
+}
+
+// dial is Dial for options with defaults and a gate that may be older than the
+// connection.
+func dial(ctx context.Context, url string, opts Options, g *gate) (*Conn, error) {
 	if err := ws.CheckURL(url); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
-	opts = opts.withDefaults()
 	dialCtx, cancel := context.WithTimeout(ctx, opts.ReplyTimeout)
 	defer cancel()
 	w, err := ws.Dial(dialCtx, url, ws.DialOptions{DialContext: opts.DialContext, TLS: opts.TLS})
@@ -61,7 +68,8 @@ func Dial(ctx context.Context, url string, opts Options) (*Conn, error) {
 		url:    url,
 		opts:   opts,
 		ws:     w,
-		window: make(chan struct{}, opts.Window),
+		gate:   g,
+		urgent: make(chan struct{}, 1),
 		subs:   make(map[string]*subscription),
 		done:   make(chan struct{}),
 	}
@@ -179,7 +187,8 @@ func (c *Conn) Unsubscribe(ctx context.Context, id string) error {
 }
 
 // Publish sends a signed event. It does not wait for the relay's OK, but it
-// waits while Options.Window publishes are without OK or while
+// waits while as many publishes are without OK as the relay has shown to take,
+// at most Options.Window, while the relay's rate limit leaves no room, and while
 // Options.QueueBytes are waiting to be written. event is borrowed until Publish
 // returns.
 //
@@ -188,19 +197,19 @@ func (c *Conn) Unsubscribe(ctx context.Context, id string) error {
 // ReasonDisconnected. It is called from a goroutine of the connection and must
 // not block. After an error the event was not sent and onOK is never called.
 func (c *Conn) Publish(ctx context.Context, event []byte, id [32]byte, onOK func(accepted bool, reason string)) error {
-	select {
-	case c.window <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-c.done:
+	if !c.gate.enter(ctx, c.done) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		return c.Err()
 	}
+	sent := time.Now()
 	return c.sendEvent(ctx, `["EVENT",`, event, id, func(accepted bool, reason string) {
-		<-c.window
+		c.gate.leave(sent, accepted, reason)
 		if onOK != nil {
 			onOK(accepted, reason)
 		}
-	}, func() { <-c.window })
+	}, c.gate.withdraw)
 }
 
 // sendEvent sends an event under a verb. Exactly one of verdict and failed is

@@ -106,24 +106,44 @@ func (c *Conn) keepAlive() {
 	tick := min(c.opts.PingAfter, c.opts.PongTimeout, c.opts.OKTimeout) / 4
 	ticker := time.NewTicker(min(max(tick, time.Millisecond), time.Second))
 	defer ticker.Stop()
-	var asked time.Time // when a ping was sent that is unanswered, or zero
-	var busy time.Time  // when the reader was last seen in a callback
+	var q question
+	var busy time.Time // when the reader was last seen in a callback
 	for {
+		urgent := false
 		select {
 		case <-c.ending.Done():
 			return
 		case <-ticker.C:
+		case <-c.urgent:
+			urgent = true
 		}
 		if c.inCall.Load() {
 			// We are the ones who do not listen.
-			asked, busy = time.Time{}, time.Now()
+			q, busy = question{}, time.Now()
 			continue
 		}
 		listening := time.Since(busy)
 		if listening >= c.opts.OKTimeout {
 			c.expire()
 		}
-		asked = c.ask(asked, min(c.ws.Idle(), listening))
+		if urgent {
+			q = c.ask(min(c.opts.PongTimeout, urgentTimeout))
+			continue
+		}
+		q = c.follow(q, min(c.ws.Idle(), listening))
+	}
+}
+
+// urgentTimeout is how long a relay may take to answer when there is reason to
+// doubt the network.
+const urgentTimeout = 2 * time.Second
+
+// check asks the relay whether it lives, without waiting for the answer. The
+// connection ends if none comes in time.
+func (c *Conn) check() {
+	select {
+	case c.urgent <- struct{}{}:
+	default: // it is being asked
 	}
 }
 
@@ -133,28 +153,37 @@ func (c *Conn) expire() {
 	}
 }
 
-// ask sends a ping when the relay has been silent for long enough. asked is
-// when the last one was sent, or zero once it has been answered; ask returns the
-// new value.
-func (c *Conn) ask(asked time.Time, silent time.Duration) time.Time {
-	if !asked.IsZero() {
-		waited := time.Since(asked)
+// question is a ping that the relay has not answered; the zero value is none.
+type question struct {
+	asked   time.Time
+	timeout time.Duration
+}
+
+// follow sees to it that a relay which has been silent for a time is asked, and
+// that it answers.
+func (c *Conn) follow(q question, silent time.Duration) question {
+	if !q.asked.IsZero() {
+		waited := time.Since(q.asked)
 		if silent <= waited {
-			return time.Time{}
+			return question{}
 		}
-		if waited >= c.opts.PongTimeout {
+		if waited >= q.timeout {
 			c.ws.Fail(fmt.Errorf("the relay has been silent for %v and did not answer a ping: "+
 				"the network or the relay is down", silent.Round(time.Second/10)))
 		}
-		return asked
+		return q
 	}
 	after := c.opts.PingAfter
 	if sent, waiting := c.wait.oldest(); waiting && time.Since(sent) >= askEarly {
 		after = min(after, askEarly)
 	}
 	if silent < after {
-		return time.Time{}
+		return question{}
 	}
+	return c.ask(c.opts.PongTimeout)
+}
+
+func (c *Conn) ask(timeout time.Duration) question {
 	c.ws.Ping()
-	return time.Now()
+	return question{time.Now(), timeout}
 }

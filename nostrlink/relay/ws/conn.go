@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 // The status codes that relays and clients use on purpose (RFC 6455, 7.4.1).
@@ -238,14 +240,14 @@ func (c *Conn) CloseNow() {
 // socket is the network connection as coder/websocket sees it. Once the
 // handshake is done its writes, which are control frames then, go to the outbox.
 type socket struct {
-	net.Conn
+	*nonblock.Conn
 	out  atomic.Pointer[outbox]
 	born time.Time
 	last atomic.Int64 // nanoseconds from born to the last byte received
 }
 
 func newSocket(conn net.Conn) *socket {
-	return &socket{Conn: conn, born: time.Now()}
+	return &socket{Conn: nonblock.NewConn(conn), born: time.Now()}
 }
 
 func (s *socket) Read(p []byte) (int, error) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 // DialOptions are the settings of Dial. The zero value works.
@@ -107,7 +109,7 @@ func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn,
 	if config.ServerName == "" {
 		config.ServerName, _, _ = net.SplitHostPort(address)
 	}
-	secure := tls.Client(conn, config)
+	secure := tls.Client(nonblock.NewConn(conn), config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return d.keep(nil, fmt.Errorf("TLS: %w", err))

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 // Frames (RFC 6455, 5.2), always whole messages:
@@ -159,18 +161,8 @@ func (b *batch) message(m Message, masked bool) {
 	}
 }
 
-func (b *batch) write(conn net.Conn) error {
+func (b *batch) write(conn *nonblock.Conn) error {
 	b.cut()
-	b.spare = b.vectors
-	_, err := b.vectors.WriteTo(conn)
-	return err
-}
-
-// writesVectors reports whether net.Buffers reach the kernel as one call.
-func writesVectors(conn net.Conn) bool {
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return true
-	}
-	return false
+	b.spare, b.vectors = b.vectors, nil
+	return conn.WriteBuffers(b.spare)
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 // Message is a text message in up to three parts, so that a part that many
@@ -46,7 +48,7 @@ var (
 
 // outbox is the queue of a connection and its writer.
 type outbox struct {
-	conn    net.Conn
+	conn    *nonblock.Conn
 	mask    bool
 	timeout time.Duration // for one batch
 	done    chan struct{} // the writer has ended
@@ -68,7 +70,7 @@ type outbox struct {
 	until   time.Time
 }
 
-func newOutbox(conn net.Conn, mask bool, timeout time.Duration) *outbox {
+func newOutbox(conn *nonblock.Conn, mask bool, timeout time.Duration) *outbox {
 	o := &outbox{conn: conn, mask: mask, timeout: timeout, done: make(chan struct{}), closing: make(chan struct{}), over: make(chan struct{})}
 	o.wake.L = &o.mu
 	return o
@@ -210,7 +212,7 @@ func (o *outbox) cause() error {
 // is empty, and closes the network connection.
 func (o *outbox) run() {
 	defer close(o.done)
-	gather := !writesVectors(o.conn)
+	gather := !o.conn.Vectors()
 	for o.wait() {
 		b := newBatch(gather)
 		o.fill(b)

@@ -204,7 +204,7 @@ func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
-		o := newOutbox(near, true, time.Minute)
+		o := newOutbox(nonblock.NewConn(near), true, time.Minute)
 		go o.run()
 		owns := new(owner)
 		add := func() (room <-chan struct{}, err error) {
