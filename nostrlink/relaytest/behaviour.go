@@ -55,4 +55,8 @@ type Behaviour struct {
 	// Batch, unless 0, holds deliveries back to multiples of that time and
 	// shuffles those that leave together.
 	Batch time.Duration
+
+	// Attack, unless nil, adds events of the relay's own. They get no OK, and
+	// the rest of the behaviour applies to their deliveries too.
+	Attack Attack
 }

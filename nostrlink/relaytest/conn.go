@@ -61,6 +61,18 @@ func parse(raw []byte) (event, error) {
 	return event{raw: raw, Event: e}, err
 }
 
+// passing is the event as an attack is shown it.
+func (e *event) passing() Passing {
+	p := Passing{ID: e.ID, Author: e.PubKey, CreatedAt: e.CreatedAt, Kind: e.Kind, Content: string(e.Content), Raw: e.raw}
+	for name, value := range e.Tags {
+		if string(name) == "p" {
+			_ = p.Recipient.UnmarshalText(value) // what is no key stays zero
+			break
+		}
+	}
+	return p
+}
+
 func newConn(r *Relay, ws *websocket.Conn, b Behaviour) *conn {
 	c := &conn{
 		relay: r, ws: ws,
@@ -156,7 +168,7 @@ func (c *conn) subscribe(b Behaviour, m nip01.ClientMessage) {
 	c.subs[string(m.Subscription)] = sub
 	for _, e := range r.kept {
 		if sub.matches(e) {
-			c.schedule(b, sub, e)
+			c.schedule(b, sub, e.raw)
 		}
 	}
 	r.mu.Unlock()
@@ -210,17 +222,37 @@ func (r *Relay) route(e event) {
 	if b.Mute {
 		return
 	}
+	var before, after []Fake
+	if b.Attack != nil {
+		before, after = b.Attack(e.passing())
+	}
+	r.fake(b, before)
 	for c := range r.conns {
 		for _, sub := range c.subs {
 			if sub.matches(e) {
-				c.schedule(b, sub, e)
+				c.schedule(b, sub, e.raw)
+			}
+		}
+	}
+	r.fake(b, after)
+}
+
+// fake delivers what an attack made up. The relay's mu is held.
+func (r *Relay) fake(b Behaviour, fakes []Fake) {
+	for _, f := range fakes {
+		for c := range r.conns {
+			for _, sub := range c.subs {
+				if sub.wants(f.To) {
+					c.schedule(b, sub, f.Event)
+					r.faked++
+				}
 			}
 		}
 	}
 }
 
 // schedule decides when a delivery leaves, and whether. The relay's mu is held.
-func (c *conn) schedule(b Behaviour, sub subscription, e event) {
+func (c *conn) schedule(b Behaviour, sub subscription, raw []byte) {
 	rnd := c.relay.rand
 	if rnd.Float64() < b.Drop {
 		return
@@ -230,7 +262,7 @@ func (c *conn) schedule(b Behaviour, sub subscription, e event) {
 		copies = 2
 	}
 	msg := append([]byte(`["EVENT",`), sub.token...)
-	msg = append(append(append(msg, ','), e.raw...), ']')
+	msg = append(append(append(msg, ','), raw...), ']')
 	for range copies {
 		at := time.Now().Add(b.Delay)
 		if b.Jitter > 0 {
@@ -327,6 +359,11 @@ func (c *conn) next() (msg, raw []byte, wait time.Duration) {
 	c.waiting = slices.Delete(c.waiting, 0, 1)
 	c.bytes -= len(d.msg)
 	return d.msg, nil, 0
+}
+
+// wants reports whether the subscription asks for events to a key.
+func (s *subscription) wants(to envelope.PublicKey) bool {
+	return slices.ContainsFunc(s.filters, func(f nip01.Filter) bool { return slices.Contains(f.Tags["p"], to.Hex()) })
 }
 
 func (s *subscription) matches(e event) bool {

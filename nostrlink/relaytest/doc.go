@@ -5,5 +5,6 @@
 // and delivers events to the subscriptions they match, after whatever its
 // [Behaviour] does to them: delay, jitter, loss, repetition, disorder, batches as
 // strfry makes them. It can also refuse, stay silent, send garbage, stop
-// reading, and cut connections. Choices by chance come from a seed.
+// reading, cut connections, and attack: see [Attack]. Choices by chance come
+// from a seed.
 package relaytest

@@ -45,6 +45,7 @@ type Relay struct {
 	accepted  int
 	kept      []event
 	published int
+	faked     int
 	closed    bool
 }
 
@@ -165,6 +166,13 @@ func (r *Relay) Published() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.published
+}
+
+// Faked is how many deliveries of events that an attack made up were scheduled.
+func (r *Relay) Faked() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.faked
 }
 
 // Subscriptions is how many are open on all connections together.
