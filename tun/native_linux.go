@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 // Open creates the device name with the given MTU. It is down and has no
@@ -80,19 +82,15 @@ func (d *native) setUp() (err error) {
 	if err = errors.Join(err, offloadErr); err != nil {
 		return fmt.Errorf("set the offloads: %w", err)
 	}
-	d.read.call = func(fd uintptr) bool { return d.read.try(unix.Readv, int(fd)) }
-	d.write.call = func(fd uintptr) bool { return d.write.try(unix.Writev, int(fd)) }
+	d.read.call = func(fd uintptr) bool { return d.read.try(nonblock.Readv, fd) }
+	d.write.call = func(fd uintptr) bool { return d.write.try(nonblock.Writev, fd) }
 	return nil
 }
 
 // try makes one attempt; false means that the descriptor is not ready.
-func (t *transfer) try(call func(int, [][]byte) (int, error), fd int) bool {
-	for {
-		t.n, t.err = call(fd, t.iov)
-		if t.err != unix.EINTR {
-			return t.err != unix.EAGAIN
-		}
-	}
+func (t *transfer) try(call func(uintptr, [][]byte) (int, error), fd uintptr) bool {
+	t.n, t.err = call(fd, t.iov)
+	return t.err != unix.EAGAIN
 }
 
 // drainEvents takes the events that wireguard/tun would block on. The MTU and

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 // copyRaw copies from a kernel socket and takes a buffer only once there is
@@ -21,8 +23,9 @@ func copyRaw(dst io.Writer, src net.Conn) (n int64, handled bool, err error) {
 	if err != nil {
 		return 0, true, err
 	}
+	r := newRawReader(raw)
 	for {
-		m, err := moveOnce(dst, raw)
+		m, err := r.moveTo(dst)
 		n += int64(m)
 		if err == io.EOF {
 			return n, true, nil
@@ -33,40 +36,53 @@ func copyRaw(dst io.Writer, src net.Conn) (n int64, handled bool, err error) {
 	}
 }
 
-// moveOnce waits until raw is readable, reads once and writes that to dst.
-func moveOnce(dst io.Writer, raw syscall.RawConn) (int, error) {
-	var (
-		buf     *[bufferSize]byte
-		n       int
-		readErr error
-	)
-	err := raw.Read(func(fd uintptr) bool {
-		buf = buffers.Get().(*[bufferSize]byte)
-		for {
-			n, readErr = syscall.Read(int(fd), buf[:])
-			if readErr != syscall.EINTR {
-				break
-			}
-		}
-		if readErr == syscall.EAGAIN {
-			buffers.Put(buf)
-			buf = nil
-			return false
-		}
-		return true
-	})
-	if buf != nil {
-		defer buffers.Put(buf)
+// rawReader reads from a kernel socket. The function is bound once, because a
+// closure per read would be garbage per read.
+type rawReader struct {
+	raw  syscall.RawConn
+	call func(fd uintptr) bool
+
+	buf *[bufferSize]byte // while there is something in it
+	n   int
+	err error
+}
+
+func newRawReader(raw syscall.RawConn) *rawReader {
+	r := &rawReader{raw: raw}
+	r.call = r.try
+	return r
+}
+
+// try reads once; false means that there is nothing.
+func (r *rawReader) try(fd uintptr) bool {
+	r.buf = buffers.Get().(*[bufferSize]byte)
+	r.n, r.err = nonblock.Read(fd, r.buf[:])
+	if r.err == syscall.EAGAIN {
+		r.release()
+		return false
 	}
-	switch {
-	case err != nil:
+	return true
+}
+
+func (r *rawReader) release() {
+	buffers.Put(r.buf)
+	r.buf = nil
+}
+
+// moveTo waits until there is something, reads once and writes that to dst.
+func (r *rawReader) moveTo(dst io.Writer) (int, error) {
+	err := r.raw.Read(r.call)
+	if err != nil {
 		return 0, err
-	case readErr != nil:
-		return 0, os.NewSyscallError("read", readErr)
-	case n == 0:
+	}
+	defer r.release()
+	switch {
+	case r.err != nil:
+		return 0, os.NewSyscallError("read", r.err)
+	case r.n == 0:
 		return 0, io.EOF
 	}
-	return dst.Write(buf[:n])
+	return dst.Write(r.buf[:r.n])
 }
 
 func isNotConnected(err error) bool { return errors.Is(err, syscall.ENOTCONN) }

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/nws-vpn/nws-vpn/internal/nonblock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
