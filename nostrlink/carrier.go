@@ -25,6 +25,7 @@ type relayCarrier struct {
 
 	sealer *envelope.Sealer // of the one goroutine that sends
 	event  []byte           // likewise
+	sends  uint64           // likewise: how many Sends there were
 
 	opening sync.Mutex
 	plain   []byte // guarded by opening
@@ -69,12 +70,14 @@ func (c *relayCarrier) MaxPacket() int { return c.maxPacket }
 // answered with OK.
 func (c *relayCarrier) Send(packet []byte) error {
 	<-c.attached
+	index := c.sends
+	c.sends++
 	event, id, err := c.sealer.Seal(c.event[:0], packet, time.Now())
 	if err != nil {
 		return err
 	}
 	c.event = event
-	return c.post.publish(c.ctx, event, id, c.onOK)
+	return c.post.publish(c.ctx, event, id, func(accepted bool, reason string) { c.onOK(index, accepted, reason) })
 }
 
 // Close implements session.Carrier.
@@ -105,9 +108,9 @@ func (c *relayCarrier) receive(ev *envelope.Event, _ []byte) {
 	c.path.Receive(plain)
 }
 
-// onOK hears what the relay did with an event.
-func (c *relayCarrier) onOK(accepted bool, reason string) {
-	c.path.Accepted(1)
+// onOK hears what the relay did with the event of the Send with this index.
+func (c *relayCarrier) onOK(index uint64, accepted bool, reason string) {
+	c.path.Accepted(index)
 	if accepted {
 		return
 	}

@@ -17,6 +17,19 @@ type Limits struct {
 	MaxPacket    int    // largest packet it can receive; default 65,535
 }
 
+// Spread says how the packets an end sends use several paths.
+type Spread int
+
+// The ways to use several paths.
+const (
+	// Primary uses one path at a time, the best; the others stand by, take over
+	// within seconds when that falls silent, and share its load while it is
+	// limited.
+	Primary Spread = iota
+	// Stripe uses all healthy paths at once, each by what it carries.
+	Stripe
+)
+
 // Config says which session this is. The zero values of the optional fields
 // give the defaults.
 type Config struct {
@@ -25,6 +38,9 @@ type Config struct {
 
 	Local Limits // what this end grants (optional)
 	Peer  Limits // what the other end granted (optional)
+
+	Spread    Spread // how the packets we send use several paths
+	Duplicate bool   // packets of up to 1,200 bytes go over the two best paths at once
 
 	MaxStreamWindow uint64        // how far a stream's window may grow; default 8 MiB
 	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB

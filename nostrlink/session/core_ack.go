@@ -11,7 +11,8 @@ type frameKind uint8
 
 const (
 	sentData frameKind = iota
-	sentOpen           // with the stream's first n bytes
+	sentOpen           // with the stream's first n bytes, or a datagram
+	sentDatagrams
 	sentOpened
 	sentMaxData // off is the limit; of the session when stream is nil
 	sentStop
@@ -78,23 +79,34 @@ func (c *core) onArrived(now time.Duration, k *sentPacket) {
 		if s.idle > 0 {
 			s.idle = now
 		}
-		switch f.kind {
-		case sentData, sentOpen:
-			if f.kind == sentOpen {
-				s.heard = true
-				s.need &^= needOpen
+		if f.kind == sentOpen {
+			s.heard = true
+			s.need &^= needOpen
+		}
+		switch {
+		case s.dg != nil && (f.kind == sentOpen || f.kind == sentDatagrams):
+			if !k.moved {
+				c.landed(s)
 			}
+			continue
+		case f.kind == sentData, f.kind == sentOpen:
 			if !s.resetSent {
 				s.out.arrived(f.off, uint64(f.n))
 				s.out.finAcked = s.out.finAcked || f.fin
 			}
-		case sentReset:
+		case f.kind == sentReset:
 			s.resetDone = true
 		default:
 			continue
 		}
 		c.settle(s)
 	}
+}
+
+// landed notes that a packet with datagrams of s has arrived or is lost.
+func (c *core) landed(s *stream) {
+	s.dg.flying--
+	c.endFlow(s)
 }
 
 // detectLoss gives up the packets of p that are too old beside the newest
@@ -144,10 +156,16 @@ func (c *core) requeue(k *sentPacket) {
 		switch f.kind {
 		case sentData:
 			c.requeueData(s, f)
+		case sentDatagrams:
+			c.landed(s)
 		case sentOpen:
-			if s.phase == opening && !s.heard && !s.resetSent {
-				s.out.again(0, uint64(f.n))
+			if !s.heard {
 				c.want(s, needOpen)
+			}
+			if s.dg != nil {
+				c.landed(s)
+			} else {
+				c.requeueData(s, f)
 			}
 		case sentOpened:
 			c.want(s, needOpened)

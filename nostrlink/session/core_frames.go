@@ -65,40 +65,60 @@ func (c *core) appendOpen(s *stream, k *sentPacket, b []byte, limit int) ([]byte
 	if room < 0 {
 		return b, false
 	}
-	again := s.id > 0
-	if !again {
-		c.lastID, s.id = id, id
+	if !s.asked {
+		s.asked, s.id = true, id
+		c.lastID = id
 		c.streams[id] = s
+		s.out.credit = c.cfg.Peer.StreamWindow
 	}
-	sent := 0
-	switch {
-	case s.dg != nil:
-		if q := &s.dg.out; len(q.items) > 0 && len(q.items[0]) <= room {
-			f.Data, _ = c.dgOut.pop(q)
-		}
-	case s.out.end > 0:
-		h := &s.out
-		most := max(h.next, min(h.end, c.cfg.Peer.StreamWindow, h.next+c.txLimit-c.txSent))
-		sent = int(min(uint64(room), most, cellSize))
-		f.Data = h.buf.slice(0, sent)
+	if s.dg == nil {
+		f.Data = c.firstBytes(s, room)
+	} else {
+		f.Data = c.firstDatagram(s, room)
+		s.dg.flying++
 	}
 	b = f.Append(b)
-	k.frames = append(k.frames, sentFrame{stream: s, kind: sentOpen, n: uint32(sent)})
-	if n := uint64(sent); n < s.first || !again {
-		s.first = n
-	}
-	if n := uint64(sent); n > 0 {
-		s.out.lost.remove(0, n)
-		c.written(s, max(n, s.out.next)-s.out.next)
-	}
+	k.frames = append(k.frames, sentFrame{stream: s, kind: sentOpen, n: uint32(len(f.Data))})
+	c.activate(s)
 	return b, true
+}
+
+// firstDatagram takes the oldest datagram of s if it fits into room. An empty
+// one cannot travel in OPEN.
+func (c *core) firstDatagram(s *stream, room int) []byte {
+	q := &s.dg.out
+	if len(q.items) == 0 || len(q.items[0]) == 0 || len(q.items[0]) > room {
+		return nil
+	}
+	p, _ := c.dgOut.pop(q)
+	return p
+}
+
+// firstBytes lends as many of the first bytes of s as are to be sent and fit
+// into room, and notes them as sent.
+func (c *core) firstBytes(s *stream, room int) []byte {
+	h := &s.out
+	var n uint64
+	switch {
+	case len(h.lost) > 0 && h.lost[0].lo == 0:
+		n = min(h.lost[0].hi, uint64(room), cellSize)
+		h.lost.remove(0, n)
+		c.stats.BytesResent += n
+	case h.next == 0:
+		n = min(h.end, h.credit, c.txLimit-c.txSent, uint64(room), cellSize)
+		c.written(s, n)
+	}
+	if n == 0 {
+		return nil
+	}
+	return h.buf.slice(0, int(n))
 }
 
 // appendStream appends data of s until it has no more or the packet of limit
 // bytes is full, which it reports.
 func (c *core) appendStream(s *stream, k *sentPacket, b []byte, limit int) ([]byte, bool) {
 	if s.dg != nil {
-		return c.appendDatagrams(s, b, limit)
+		return c.appendDatagrams(s, k, b, limit)
 	}
 	h := &s.out
 	for s.canSend(c.txLimit - c.txSent) {
@@ -129,23 +149,29 @@ func (c *core) appendStream(s *stream, k *sentPacket, b []byte, limit int) ([]by
 }
 
 // appendDatagrams appends what flow s has waiting.
-func (c *core) appendDatagrams(s *stream, b []byte, limit int) ([]byte, bool) {
+func (c *core) appendDatagrams(s *stream, k *sentPacket, b []byte, limit int) (_ []byte, full bool) {
 	q := &s.dg.out
-	for len(q.items) > 0 {
+	before := len(b)
+	for len(q.items) > 0 && !full {
 		n := len(q.items[0])
-		if n > wire.DatagramRoom(limit-len(b), s.id) {
-			if n <= maxDatagram(limit) {
-				return b, true
-			}
-			c.dgOut.pop(q) // written for a path with larger packets
+		switch {
+		case n <= wire.DatagramRoom(limit-len(b), s.id):
+			f := wire.Datagram{ID: s.id}
+			f.Data, _ = c.dgOut.pop(q)
+			b = f.Append(b)
+		case n <= maxDatagram(limit):
+			full = true
+		default: // written for a path with larger packets
+			c.dgOut.pop(q)
 			c.stats.DatagramsDropped++
-			continue
 		}
-		f := wire.Datagram{ID: s.id}
-		f.Data, _ = c.dgOut.pop(q)
-		b = f.Append(b)
 	}
-	return b, false
+	if len(b) > before {
+		k.frames = append(k.frames, sentFrame{stream: s, kind: sentDatagrams})
+		s.dg.flying++
+	}
+	c.endFlow(s)
+	return b, full
 }
 
 // maxDatagram is the largest datagram that always fits a packet of limit bytes.

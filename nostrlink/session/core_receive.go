@@ -104,16 +104,12 @@ func (c *core) onFrame(now time.Duration, f *wire.Frame) bool {
 // onStreamFrame acts on the frames that belong to one stream.
 func (c *core) onStreamFrame(f *wire.Frame) bool {
 	id := f.Stream()
-	if f.Type == wire.FrameReset && c.cfg.Role == Listener && !c.ids.has(id) {
-		c.onEarlyReset(&f.Reset)
-		return true
-	}
 	s, later := c.find(id)
-	switch {
-	case s == nil:
+	if later {
+		s = c.await(id, f.Type == wire.FrameDatagram)
+	}
+	if s == nil || s.phase == refused {
 		return !later
-	case s.phase == opening && c.cfg.Role == Listener && f.Type != wire.FrameReset:
-		return false // our answer is not out yet
 	}
 	switch f.Type {
 	case wire.FrameMaxData:
@@ -167,17 +163,17 @@ func (c *core) markOpened(s *stream) {
 	if c.cfg.Role == Listener || s.phase != opening {
 		return
 	}
-	s.phase = opened
+	s.phase, s.heard = opened, true
 	s.need &^= needOpen
-	// One of the OPENs arrived; what only a longer one held goes again.
-	s.out.arrived(0, s.first)
-	s.out.again(s.first, s.out.next-s.first)
+	if s.dg != nil {
+		c.endFlow(s)
+	}
 	s.wakeWriter()
 }
 
 func (c *core) onData(s *stream, f *wire.Data) bool {
 	if s.dg != nil {
-		c.violation(wire.CodeProtocol, "DATA for the datagrams of flow %d", s.id)
+		c.violation(wire.CodeProtocol, "DATA for flow %d", s.id)
 		return true
 	}
 	c.markOpened(s)
@@ -220,6 +216,7 @@ func (c *core) onRefuse(s *stream, f *wire.Refuse) {
 	}
 	c.dropUnsent(s)
 	s.out.truncate()
+	c.endReading(s, s.err)
 	c.leave(s)
 	s.wake()
 }
@@ -239,6 +236,9 @@ func (c *core) onReset(s *stream, f *wire.Reset) {
 	}
 	if s.err == nil {
 		s.err = &wire.Error{Code: f.Code, Text: string(f.Text)}
+	}
+	if s.phase == awaited { // it will not be offered any more
+		c.discard(s)
 	}
 	c.endReading(s, s.err)
 	if !s.resetSent && (s.dg != nil || !s.out.ended()) {

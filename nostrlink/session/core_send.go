@@ -62,6 +62,7 @@ func (c *core) next(now time.Duration, p *pathState, dst []byte) []byte {
 func (c *core) commit(now time.Duration, p *pathState, k *sentPacket, b []byte, bare bool) {
 	c.stats.PacketsSent++
 	c.stats.BytesSent += uint64(len(b))
+	p.hop.sent(c.ring.next)
 	if bare {
 		c.stats.BareAcksSent++
 		c.ring.push(nil)
@@ -73,17 +74,39 @@ func (c *core) commit(now time.Duration, p *pathState, k *sentPacket, b []byte, 
 		p.onSent(now, k, !c.hasWork())
 	}
 	p.busy = true
-	p.unaccepted++
 	p.sentAt = now
 }
 
 // sent says that the carrier of p has taken the packet next gave.
 func (c *core) sent(p *pathState) { p.busy = false }
 
-// accepted says that the first hop of p has taken n more packets.
-func (c *core) accepted(p *pathState, n int) {
-	p.accepts = true
-	p.unaccepted = max(0, p.unaccepted-max(0, n))
+// accepted says that the first hop of p has taken the packet with this index.
+func (c *core) accepted(p *pathState, index uint64) {
+	p.hop.answers = true
+	p.hop.settle(index)
+}
+
+// rejected says that the first hop of p has refused the packet with this index
+// for its rate. What it carried goes again at once, and no loss is noted.
+func (c *core) rejected(now time.Duration, p *pathState, index uint64) {
+	p.hop.answers = true
+	n, ok := p.hop.settle(index)
+	if !ok || p.gone || c.err != nil {
+		return
+	}
+	c.stats.PacketsRefused++
+	p.refused++
+	p.refusedUntil = now + limitedFor
+	c.rx.repeat(now)
+	k := c.ring.find(n)
+	if k == nil || k.lost {
+		return
+	}
+	p.outstanding.remove(k)
+	p.inflight -= k.cost
+	c.requeue(k)
+	c.ring.drop(n)
+	c.recycle(k)
 }
 
 // goodbye builds the last packet of a session on path p, once.
@@ -124,7 +147,7 @@ func (c *core) mayCarry(p *pathState) bool {
 
 // holdUntil is until when small writes wait for company on p.
 func (p *pathState) holdUntil() time.Duration {
-	if !p.accepts || p.unaccepted == 0 {
+	if !p.hop.answers || p.hop.waiting == 0 {
 		return 0
 	}
 	return p.sentAt + holdFor

@@ -17,24 +17,39 @@ func (c *core) dial(network wire.Network, dest string, uuid [16]byte, firstBytes
 	case len(dest) > wire.MaxDest || len(firstBytes) > unsentFair:
 		return nil, &wire.Error{Code: wire.CodeUnsupported, Text: "destination or first bytes too long"}
 	}
-	s := c.newStream(network, dest, uuid)
-	if s.dg != nil {
-		if len(firstBytes) > 0 {
-			c.sendDatagram(s, firstBytes)
-		}
-	} else {
+	s := c.newStream(0, isFlow(network))
+	s.network, s.dest, s.uuid = network, dest, uuid
+	if s.dg == nil {
 		c.write(s, firstBytes)
+		c.ask(s)
+	} else if len(firstBytes) > 0 {
+		c.sendDatagram(s, firstBytes)
 	}
-	c.want(s, needOpen)
 	return s, nil
 }
 
-func (c *core) newStream(network wire.Network, dest string, uuid [16]byte) *stream {
-	s := &stream{network: network, dest: dest, uuid: uuid}
+// ask queues the OPEN of a stream and reports true, unless that was done. That
+// of a flow waits for the first datagram, or for a reader.
+func (c *core) ask(s *stream) bool {
+	if c.cfg.Role != Dialer || s.phase != opening || s.asked || s.need&needOpen != 0 {
+		return false
+	}
+	c.want(s, needOpen)
+	return true
+}
+
+// isFlow reports whether a network carries datagrams.
+func isFlow(n wire.Network) bool { return n == wire.NetworkUDP || n == wire.NetworkPing }
+
+func (c *core) newStream(id uint64, flow bool) *stream {
+	s := &stream{id: id}
 	s.in.window = c.cfg.Local.StreamWindow
 	s.in.limit = s.in.window
-	if network == wire.NetworkUDP {
+	if flow {
 		s.dg = new(datagramQueues)
+	}
+	if id > 0 {
+		c.streams[id] = s
 	}
 	c.open++
 	c.stats.StreamsOpened++
@@ -43,33 +58,55 @@ func (c *core) newStream(network wire.Network, dest string, uuid [16]byte) *stre
 
 // onOpen makes the stream the dialer asks for and queues the request. An OPEN
 // that comes again may hold more of the stream's first bytes. It reports false
-// when those could not be kept.
+// when the packet must come again.
 func (c *core) onOpen(f *wire.Open) bool {
 	if c.cfg.Role == Dialer {
 		c.violation(wire.CodeProtocol, "OPEN from the listener")
 		return true
 	}
-	if s := c.streams[f.ID]; s != nil && s.dg == nil && s.phase != refused {
-		return c.onData(s, &wire.Data{ID: f.ID, Data: f.Data})
+	s, later := c.find(f.ID)
+	if later {
+		s = c.await(f.ID, isFlow(f.Network))
 	}
-	if !c.isNew(f.ID) {
+	switch {
+	case s == nil, s.phase == refused:
+		return !later
+	case isFlow(f.Network) != (s.dg != nil):
+		c.violation(wire.CodeProtocol, "stream %d is of two kinds", f.ID)
 		return true
 	}
-	s := c.newStream(f.Network, string(f.Destination), f.UUID)
-	s.id = f.ID
-	s.out.credit = f.Window
-	c.streams[s.id] = s
-	if s.dg != nil && len(f.Data) > 0 {
+	first := s.phase == awaited
+	if first {
+		s.network, s.dest, s.uuid = f.Network, string(f.Destination), f.UUID
+		s.out.credit = max(s.out.credit, f.Window)
+		s.phase = opening
+	}
+	taken := true
+	if s.dg == nil {
+		taken = c.onData(s, &wire.Data{ID: f.ID, Data: f.Data})
+	} else if len(f.Data) > 0 {
 		c.onDatagram(s, f.Data)
-	} else if s.dg == nil {
-		c.onData(s, &wire.Data{ID: f.ID, Data: f.Data})
 	}
-	if most := 2 * c.cfg.Local.MaxStreams; c.open > most || len(c.requests) >= most {
-		c.refuse(s, wire.CodeBusy, "too many streams")
-	} else if c.err == nil {
-		c.requests = append(c.requests, s)
+	if most := 2 * c.cfg.Local.MaxStreams; first && c.err == nil && s.err == nil {
+		if c.open > most || len(c.requests) >= most {
+			c.refuse(s, wire.CodeBusy, "too many streams")
+		} else {
+			c.requests = append(c.requests, s)
+		}
 	}
-	return true
+	return taken
+}
+
+// await makes a stream whose OPEN has not come yet, for what has overtaken that
+// or for the OPEN itself. It gives nil when there are too many: then what came
+// must come again.
+func (c *core) await(id uint64, flow bool) *stream {
+	if !c.isNew(id) {
+		return nil
+	}
+	s := c.newStream(id, flow)
+	s.phase = awaited
+	return s
 }
 
 // nextRequest takes the oldest request that its dialer still wants, or nil.
@@ -106,18 +143,6 @@ func (c *core) isNew(id uint64) bool {
 	return true
 }
 
-// onEarlyReset answers a RESET that overtook its OPEN: the dialer waits for our
-// RESET, and the OPEN will be ignored.
-func (c *core) onEarlyReset(f *wire.Reset) {
-	if !c.isNew(f.ID) {
-		return
-	}
-	s := c.newStream(wire.NetworkTCP, "", [16]byte{})
-	s.id = f.ID
-	c.streams[s.id] = s
-	c.onReset(s, f)
-}
-
 // accept answers an OPEN with yes.
 func (c *core) accept(s *stream) error {
 	switch {
@@ -129,6 +154,7 @@ func (c *core) accept(s *stream) error {
 	}
 	s.phase = opened
 	c.want(s, needOpened)
+	c.activate(s)
 	return nil
 }
 
@@ -218,7 +244,13 @@ func (c *core) close(now time.Duration, s *stream) {
 		return
 	}
 	s.idle = max(now, 1)
-	if s.dg != nil || s.phase == opening {
+	switch {
+	case s.dg != nil:
+		s.dg.closing = true
+		c.discard(s)
+		c.endFlow(s)
+		return
+	case s.phase == opening && s.out.end == 0: // nobody has seen anything of it
 		c.reset(s, wire.CodeNone, "")
 		return
 	}
@@ -229,6 +261,14 @@ func (c *core) close(now time.Duration, s *stream) {
 	}
 	c.discard(s)
 	c.settle(s)
+}
+
+// endFlow resets a flow that its user has closed, when what that wrote before
+// has got as far as it will.
+func (c *core) endFlow(s *stream) {
+	if q := s.dg; q.closing && q.flying == 0 && len(q.out.items) == 0 && s.heard == s.asked {
+		c.reset(s, wire.CodeNone, "")
+	}
 }
 
 // reset abandons a stream in both directions.
@@ -291,6 +331,7 @@ func (c *core) readable(s *stream, limit int) []byte {
 func (c *core) sendDatagram(s *stream, p []byte) {
 	c.stats.DatagramsSent++
 	c.stats.DatagramsDropped += c.dgOut.push(&s.dg.out, p)
+	c.ask(s)
 	c.activate(s)
 }
 

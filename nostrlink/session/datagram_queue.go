@@ -1,7 +1,11 @@
 package session
 
 // datagramQueues are the queues of a flow.
-type datagramQueues struct{ in, out datagramQueue }
+type datagramQueues struct {
+	in, out datagramQueue
+	flying  int  // packets on their way with datagrams of the flow
+	closing bool // RESET goes once the queue is empty and nothing flies
+}
 
 // Bounds of what waits in queues of datagrams. Beyond them the oldest of the
 // flow that gets another one is dropped.

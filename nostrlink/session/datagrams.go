@@ -1,6 +1,7 @@
 package session
 
 import (
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -17,24 +18,50 @@ type Datagrams struct{ *flow }
 var (
 	_ net.Conn       = (*Datagrams)(nil)
 	_ splice.Aborter = (*Datagrams)(nil)
+	_ io.WriterTo    = (*Datagrams)(nil)
 )
 
 // Read reads one datagram. What does not fit into p is lost.
 func (f *Datagrams) Read(p []byte) (int, error) {
+	d, err := f.next()
+	return copy(p, d), err
+}
+
+// WriteTo writes every datagram received to w, with one Write each, until the
+// flow or w fails. It holds no buffer while it waits.
+func (f *Datagrams) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		d, err := f.next()
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(d)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// next waits for a datagram and takes it.
+func (f *Datagrams) next() ([]byte, error) {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
 	for {
 		switch {
 		case f.closed:
-			return 0, net.ErrClosed
+			return nil, net.ErrClosed
 		case f.readBy.passed():
-			return 0, os.ErrDeadlineExceeded
+			return nil, os.ErrDeadlineExceeded
 		}
 		if d, ok := f.s.core.takeDatagram(f.st); ok {
-			return copy(p, d), nil
+			return d, nil
 		}
 		if f.st.err != nil {
-			return 0, f.st.err
+			return nil, f.st.err
+		}
+		if f.s.core.ask(f.st) {
+			f.s.after(f.s.now())
 		}
 		f.reader.Wait()
 	}

@@ -34,6 +34,7 @@ type phase uint8
 
 const (
 	opening phase = iota // dialer: OPEN goes out; listener: not yet answered
+	awaited              // listener: other frames have overtaken OPEN
 	opened
 	refused // never was opened, and will not be
 )
@@ -53,8 +54,8 @@ type stream struct {
 	dest    string
 	owner   waker // or nil
 
-	first     uint64 // how many of its bytes every OPEN sent for it held
-	heard     bool   // an OPEN has arrived
+	asked     bool // dialer: OPEN has left
+	heard     bool // dialer: and has arrived
 	phase     phase
 	gone      bool // ended at both ends; no frame is sent or taken any more
 	resetSent bool // RESET was queued: nothing else will be sent
@@ -196,10 +197,14 @@ func (h *sendHalf) truncate() {
 	h.buf.clear()
 }
 
+// early reports that the dialer may send although the listener has not answered
+// yet: what follows OPEN waits there.
+func (s *stream) early() bool { return s.phase == opening && s.asked }
+
 // canSend reports whether the stream has data to send now; session is the
 // session's remaining credit.
 func (s *stream) canSend(session uint64) bool {
-	if s.phase != opened || s.resetSent || s.gone {
+	if s.phase != opened && !s.early() || s.resetSent || s.gone {
 		return false
 	}
 	if s.dg != nil {

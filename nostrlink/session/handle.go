@@ -89,7 +89,7 @@ func (f *flow) RemoteAddr() net.Addr { return Addr{f.st.network.String(), f.st.d
 // Addr is the address of a stream's end.
 type Addr struct{ network, address string }
 
-// Network is "tcp", "udp" or "dns".
+// Network is "tcp", "udp", "dns" or "ping".
 func (a Addr) Network() string { return a.network }
 
 // String is the destination, or "" for this end.

@@ -206,8 +206,18 @@ func TestIgnored(t *testing.T) {
 	p.send(dataFrame(1, 3, "LO, world"))
 	p.send(openFrame(1)) // again
 	p.send(dataFrame(9, 0, "before its OPEN"))
-	if got := p.core.rx.seen(p.next - 1); got {
-		t.Error("a packet with data of an unknown stream was acknowledged")
+	if r := p.core.nextRequest(); r != nil {
+		t.Errorf("a stream is offered before its OPEN came: %d", r.id)
+	}
+	p.send(openFrame(9))
+	early := p.core.nextRequest()
+	if got := p.core.readable(early, 100); string(got) != "before its OPEN" {
+		t.Errorf("read %q of a stream that is not answered yet", got)
+	}
+	p.core.refuse(early, wire.CodeRefused, "")
+	p.send(dataFrame(9, 15, "more"), finFrame(9, 19, ""))
+	if r := p.sent(wire.FrameRefuse); len(r) != 1 || r[0].Refuse.Received != 15 {
+		t.Errorf("answered with %+v", r)
 	}
 	if got := p.core.readable(s, 100); string(got) != "hello, world" {
 		t.Errorf("read %q", got)

@@ -81,6 +81,14 @@ func (r *sentRing) get(n uint64) *sentPacket {
 	return r.slots[n&uint64(len(r.slots)-1)]
 }
 
+// find gives the packet with number n, or nil when that has been settled.
+func (r *sentRing) find(n uint64) *sentPacket {
+	if n < r.base || n >= r.next {
+		return nil
+	}
+	return r.get(n)
+}
+
 // push enters the packet with the number next, or nil to skip it.
 func (r *sentRing) push(p *sentPacket) {
 	if r.next-r.base == uint64(len(r.slots)) {

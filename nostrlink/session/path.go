@@ -126,15 +126,37 @@ func (p *Path) Receive(packet []byte) {
 	s.after(now)
 }
 
-// Accepted reports that the first hop took n more of the packets sent (a
-// relay's OK). It lets waiting small writes go. A carrier whose first hop says
-// nothing of the kind never calls it.
-func (p *Path) Accepted(n int) {
+// Accepted reports that the first hop took the packet of the Send with this
+// index, counted from 0 (a relay's OK). It lets waiting small writes go. Answers
+// may come in any order, for any part of the packets, also while Send has not
+// returned. A carrier whose first hop says nothing of the kind never calls it.
+func (p *Path) Accepted(index uint64) {
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.core.accepted(p.state, n)
+	s.core.accepted(p.state, index)
 	s.after(s.now())
+}
+
+// Rejected reports that the first hop refused the packet of the Send with this
+// index because of its rate, which is no sign of a loss: what the packet carried
+// goes again at once, by another path if there is one, and this one counts as
+// limited for a while. To send slower is up to the carrier.
+func (p *Path) Rejected(index uint64) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	s.core.rejected(now, p.state, index)
+	s.after(now)
+}
+
+// Stats says how the path is.
+func (p *Path) Stats() PathStats {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.snapshotPath(s.now(), p.state)
 }
 
 // Done is closed when the path is out of use: detached, its carrier closed, or

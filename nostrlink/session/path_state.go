@@ -19,6 +19,7 @@ const (
 	minRTTExpiry = 10 * time.Second       // the shortest round trip is looked for again after this
 	minDrain     = 200 * time.Millisecond // for so long with no queue of ours, at least
 	lostMemory   = 10 * time.Second       // how long a lost packet may still prove spurious
+	limitedFor   = 3 * time.Second        // how long a refusal for the rate counts
 )
 
 // sentPacket is a packet on its way that asks for an acknowledgement. It is in
@@ -101,11 +102,12 @@ type pathState struct {
 	window       int
 	burst        burst
 	limitedUntil int64 // samples before this much is delivered have seen a pause
-	accepts      bool  // the first hop tells what it took
-	unaccepted   int   // packets it has not yet taken
+	hop          firstHop
+	refusedUntil time.Duration // the first hop has refused packets for their rate
 	sentAt       time.Duration
 	sent         uint64
 	lostPackets  uint64
+	refused      uint64
 	spurious     uint64
 	news         ackNews
 }
@@ -192,7 +194,7 @@ func (p *pathState) afterAck(now, delay time.Duration) {
 	p.firstAt, p.deliveredAt = n.newest.at, now
 	p.resize()
 	if p.inflight == 0 {
-		p.unaccepted = 0
+		p.hop.forget()
 	}
 	if p.reorder > 0 && now-p.spuriousAt > calmReorder {
 		p.reorder /= 2

@@ -116,6 +116,20 @@ func (r *received) touch(i int) {
 	}
 }
 
+// repeat makes the newest runs news again: the report of them may not have
+// left.
+func (r *received) repeat(now time.Duration) {
+	for i := max(0, len(r.runs)-repeats); i < len(r.runs); i++ {
+		if r.runs[i].fresh == 0 {
+			r.runs[i].fresh = 1
+			r.news++
+		}
+	}
+	if r.news > 0 && r.elicited == 0 {
+		r.elicited, r.firstAt = 1, now
+	}
+}
+
 // hasNews reports whether an acknowledgement would tell anything new.
 func (r *received) hasNews() bool { return r.news > 0 }
 

@@ -13,17 +13,19 @@ type Request struct {
 	st *stream
 }
 
-// Network is "tcp", "udp" or "dns".
+// Network is "tcp", "udp", "dns" or "ping".
 func (r *Request) Network() string { return r.st.network.String() }
 
-// Address is the destination, host:port as the dialer gave it; "" for "dns".
+// Address is the destination as the dialer gave it: host:port; for "ping" a
+// host; for "dns" nothing.
 func (r *Request) Address() string { return r.st.dest }
 
 // ID is the stream's UUID, its key in NWS messages.
 func (r *Request) ID() [16]byte { return r.st.uuid }
 
-// Accept opens it: a *Stream for "tcp" and "dns", a *Datagrams for "udp". It
-// fails when the dialer no longer wants it.
+// Accept opens it: a *Stream for "tcp" and "dns", a *Datagrams for "udp" and
+// "ping". What the dialer has sent already waits in it. It fails when the
+// dialer no longer wants it.
 func (r *Request) Accept() (net.Conn, error) {
 	s := r.s
 	s.mu.Lock()
@@ -36,8 +38,8 @@ func (r *Request) Accept() (net.Conn, error) {
 	return f.conn(), nil
 }
 
-// Reject refuses it; the dialer's DialContext fails with wire.CodeOf(err) and
-// the text of err. After an answer it does nothing.
+// Reject refuses it; the dialer gets wire.CodeOf(err) and the text of err, from
+// DialContext or from a later Read or Write. After an answer it does nothing.
 func (r *Request) Reject(err error) {
 	s := r.s
 	s.mu.Lock()

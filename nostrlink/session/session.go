@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -139,63 +138,6 @@ func (s *Session) tick() {
 		s.core.tick(now)
 	}
 	s.after(now)
-}
-
-// DialContext opens a stream or a flow of datagrams to address through the
-// other end and waits until that has accepted or refused it. network is "tcp"
-// (the result is a *Stream), "udp" (a *Datagrams) or "dns" (a *Stream to the
-// other end's resolver; address is ""). A refusal is a *wire.Error, which
-// unwraps to the errno a local dial would have failed with. When ctx ends first
-// the other end is told. Only a Dialer's session dials.
-func (s *Session) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	kind, ok := networks[network]
-	if !ok {
-		return nil, net.UnknownNetworkError(network)
-	}
-	var uuid [16]byte
-	rand.Read(uuid[:])
-	uuid[6], uuid[8] = uuid[6]&0x0f|0x40, uuid[8]&0x3f|0x80 // RFC 9562, version 4
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.core.cfg.Role != Dialer {
-		return nil, &wire.Error{Code: wire.CodeUnsupported, Text: "the listening end of a session cannot dial"}
-	}
-	st, err := s.core.dial(kind, address, uuid, nil)
-	if err != nil {
-		return nil, err
-	}
-	f := newFlow(s, st)
-	s.after(s.now())
-	if err := f.awaitOpened(ctx); err != nil {
-		return nil, err
-	}
-	return f.conn(), nil
-}
-
-var networks = map[string]wire.Network{
-	"tcp": wire.NetworkTCP,
-	"udp": wire.NetworkUDP,
-	"dns": wire.NetworkDNS,
-}
-
-// awaitOpened waits for the other end's answer.
-func (f *flow) awaitOpened(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
-		f.s.mu.Lock()
-		defer f.s.mu.Unlock()
-		f.writer.Broadcast()
-	})
-	defer stop()
-	for f.st.phase == opening && f.st.err == nil {
-		if ctx.Err() != nil {
-			f.s.core.reset(f.st, wire.CodeCancelled, "")
-			f.s.after(f.s.now())
-			return fmt.Errorf("session: dial: %w", ctx.Err())
-		}
-		f.writer.Wait()
-	}
-	return f.st.err
 }
 
 // Accept waits for the other end to open a stream or flow. It fails when ctx

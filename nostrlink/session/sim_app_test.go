@@ -190,6 +190,7 @@ type simFlow struct {
 func (e *simEnd) flow(st *stream, salt byte) *simFlow {
 	x := &simFlow{end: e, st: st, salt: salt, seen: map[int]bool{}}
 	st.owner = x
+	x.wakeReader() // what came before the answer
 	return x
 }
 

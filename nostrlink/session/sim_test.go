@@ -124,6 +124,7 @@ type simEnd struct {
 	links []*link
 	dirty []*simStream
 	buf   []byte
+	sends []uint64 // by path
 }
 
 // newSim joins two cores by carriers; links[i] is the pair of directions of
@@ -240,8 +241,13 @@ func (e *simEnd) transmit(i int, p *pathState, packet []byte) {
 	for _, at := range arrivals {
 		s.at(at, func() { other.core.receive(s.now, other.paths[i], packet) })
 	}
+	for len(e.sends) <= i {
+		e.sends = append(e.sends, 0)
+	}
+	index := e.sends[i]
+	e.sends[i]++
 	if l.ok > 0 && !l.isCut(s.now) {
-		s.at(ready+l.ok, func() { e.core.accepted(p, 1) })
+		s.at(ready+l.ok, func() { e.core.accepted(p, index) })
 	}
 	if ready > s.now {
 		s.at(ready, func() { e.core.sent(p) })

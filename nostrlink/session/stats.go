@@ -16,6 +16,7 @@ type Stats struct {
 	BytesResent                    uint64 // of stream data
 	BareAcksSent, BareAcksReceived uint64 // packets with nothing but an acknowledgement
 	PacketsLost, PacketsSpurious   uint64 // given up; of these, arrived after all
+	PacketsRefused                 uint64 // by a first hop, for their rate
 	Probes                         uint64 // sent because a path had fallen silent
 
 	DatagramsSent, DatagramsReceived uint64
@@ -41,10 +42,14 @@ type PathStats struct {
 	ReorderWindow        time.Duration // how much later than RTT a packet may come
 	Rate                 int64         // bytes per second the path has delivered at its best lately
 	Window, InFlight     int           // bytes
-	Unaccepted           int           // packets the first hop has not reported to have taken
+	Unaccepted           int           // packets the first hop has not answered
 	Sent, Lost, Spurious uint64        // packets
-	Timeouts             int           // probes without an answer; 2 or more: thought dead
+	Refused              uint64        // packets the first hop refused for their rate
 	SinceAck             time.Duration // since the last acknowledgement
+
+	Active  bool // carries our data now
+	Limited bool // its first hop has refused packets for their rate lately
+	Silent  bool // acknowledges nothing: only probed
 }
 
 func (c *core) snapshot(now time.Duration) Stats {
@@ -54,7 +59,7 @@ func (c *core) snapshot(now time.Duration) Stats {
 	s.SendBuffered = c.unsent
 	s.Unread = c.rxHighest - c.rxRead
 	for _, p := range c.paths {
-		s.Paths = append(s.Paths, p.snapshot(now))
+		s.Paths = append(s.Paths, c.snapshotPath(now, p))
 		if p.hasRTT && (s.RTT == 0 || p.srtt < s.RTT) {
 			s.RTT = p.srtt
 		}
@@ -62,12 +67,15 @@ func (c *core) snapshot(now time.Duration) Stats {
 	return s
 }
 
-func (p *pathState) snapshot(now time.Duration) PathStats {
+func (c *core) snapshotPath(now time.Duration, p *pathState) PathStats {
 	rate, _ := p.rate.get(more)
 	return PathStats{
 		RTT: p.srtt, MinRTT: p.minRTT, ReorderWindow: max(p.reorder, p.srtt/8, minReorder),
-		Rate: rate, Window: p.window, InFlight: p.inflight, Unaccepted: p.unaccepted,
-		Sent: p.sent, Lost: p.lostPackets, Spurious: p.spurious,
-		Timeouts: p.timeouts, SinceAck: now - p.progressAt,
+		Rate: rate, Window: p.window, InFlight: p.inflight, Unaccepted: p.hop.waiting,
+		Sent: p.sent, Lost: p.lostPackets, Spurious: p.spurious, Refused: p.refused,
+		SinceAck: now - p.progressAt,
+		Active:   !p.gone && (p.healthy() || !c.anyHealthy()),
+		Limited:  now < p.refusedUntil,
+		Silent:   !p.healthy(),
 	}
 }
