@@ -49,6 +49,12 @@ func (r Range) contains(addr netip.Addr) bool {
 	return r.V4.Contains(addr) || r.V6.Contains(addr)
 }
 
+// isServer reports whether addr is the DNS server's behind the device.
+func (r Range) isServer(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return addr == r.V4.Addr().Next().Next() || addr == r.V6.Addr().Next().Next()
+}
+
 // slots returns the first slot and the one behind the last. A slot is a fake
 // address's distance from the beginning of the range; IPv4 limits them. The
 // last IPv4 address is left out: it is the subnet's broadcast address.

@@ -17,6 +17,11 @@ type dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
+// earlyDialer is netstack.EarlyDialer without the rest.
+type earlyDialer interface {
+	DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error)
+}
+
 // nameDialer puts names in the place of fake addresses.
 type nameDialer struct {
 	i    *Interceptor
@@ -26,25 +31,62 @@ type nameDialer struct {
 // DialContext dials address, or the name that it stands for. The address is
 // not given to another name while the connection is open.
 func (d *nameDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil || !d.i.pool.Contains(ap.Addr()) {
+	return d.i.dialName(network, address, func(address string) (net.Conn, error) {
 		return d.next.DialContext(ctx, network, address)
+	})
+}
+
+// earlyNameDialer is a nameDialer whose next one dials early, too.
+type earlyNameDialer struct {
+	nameDialer
+	early earlyDialer
+}
+
+// DialEarly does what DialContext does, with the connection's first bytes.
+func (d *earlyNameDialer) DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error) {
+	return d.i.dialName(network, address, func(address string) (net.Conn, error) {
+		return d.early.DialEarly(ctx, network, address, first)
+	})
+}
+
+// dialName dials address, or the name that it stands for and then keeps.
+func (i *Interceptor) dialName(network, address string, dial func(string) (net.Conn, error)) (net.Conn, error) {
+	addr, port, ok := parseAddress(network, address)
+	if !ok || !i.pool.Contains(addr) {
+		return dial(address)
 	}
-	host, release, ok := d.i.pool.Acquire(ap.Addr())
+	nobody := syscall.ECONNREFUSED
+	if network == "ping" { // which knows no port that could refuse
+		nobody = syscall.EHOSTUNREACH
+	}
+	host, release, ok := i.pool.Acquire(addr)
 	if !ok {
-		return nil, fmt.Errorf("dnsintercept: no name has the address %s: %w", ap.Addr(), syscall.ECONNREFUSED)
+		return nil, fmt.Errorf("dnsintercept: no name has the address %s: %w", addr, nobody)
 	}
-	n, err := d.i.names.Lookup(host)
+	n, err := i.names.Lookup(host)
 	if err != nil { // a petname that the configuration has no more
 		release()
-		return nil, fmt.Errorf("dnsintercept: %w: %w", err, syscall.ECONNREFUSED)
+		return nil, fmt.Errorf("dnsintercept: %w: %w", err, nobody)
 	}
-	conn, err := d.next.DialContext(ctx, network, net.JoinHostPort(n.Host(), strconv.Itoa(int(ap.Port()))))
+	if address = n.Host(); network != "ping" {
+		address = net.JoinHostPort(address, strconv.Itoa(int(port)))
+	}
+	conn, err := dial(address)
 	if err != nil {
 		release()
 		return nil, err
 	}
 	return held(conn, release), nil
+}
+
+// parseAddress reads an IP address and its port, which a ping has not.
+func parseAddress(network, address string) (addr netip.Addr, port uint16, ok bool) {
+	if network == "ping" {
+		addr, err := netip.ParseAddr(address)
+		return addr, 0, err == nil
+	}
+	ap, err := netip.ParseAddrPort(address)
+	return ap.Addr(), ap.Port(), err == nil
 }
 
 type closeWriter interface{ CloseWrite() error }
@@ -84,6 +126,15 @@ type heldConn struct {
 func (h *heldConn) Close() error {
 	defer h.release()
 	return h.Conn.Close()
+}
+
+// MaxDatagram is the longest datagram that the connection takes, 0 if that is
+// not known.
+func (h *heldConn) MaxDatagram() int {
+	if l, ok := h.Conn.(interface{ MaxDatagram() int }); ok {
+		return l.MaxDatagram()
+	}
+	return 0
 }
 
 // Abort resets the connection if it can be.

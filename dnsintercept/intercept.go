@@ -10,7 +10,8 @@ import (
 // dnsPort is where queries go, to whatever server.
 const dnsPort = 53
 
-// Handler takes the flows to port 53 and leaves all others to next.
+// Handler takes the flows to port 53, and pings of the DNS server behind the
+// device, and leaves all others to next.
 func (i *Interceptor) Handler(next netstack.Handler) netstack.Handler {
 	return &handler{i, next}
 }
@@ -21,8 +22,14 @@ func (i *Interceptor) Handler(next netstack.Handler) netstack.Handler {
 // name is refused at once, with syscall.ECONNREFUSED. Connections to names are
 // splice.Aborters, and can half-close and WriteTo when next's can; their
 // addresses keep their names until they are closed.
+//
+// The result is a netstack.EarlyDialer exactly if next is one.
 func (i *Interceptor) Dialer(next netstack.Dialer) netstack.Dialer {
-	return &nameDialer{i, next}
+	d := nameDialer{i, next}
+	if early, ok := next.(netstack.EarlyDialer); ok {
+		return &earlyNameDialer{d, early}
+	}
+	return &d
 }
 
 type handler struct {
@@ -61,4 +68,13 @@ func (h *handler) HandleUDP(ctx context.Context, conn *netstack.UDPConn) {
 	default:
 		conn.Reject(syscall.ECONNREFUSED)
 	}
+}
+
+func (h *handler) HandlePing(ctx context.Context, conn *netstack.PingConn) {
+	if !h.i.pool.rng.isServer(conn.Destination()) {
+		h.next.HandlePing(ctx, conn)
+		return
+	}
+	// It is here, and so is its answer. The error is the end of the flow.
+	_, _ = conn.WriteTo(conn)
 }

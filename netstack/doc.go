@@ -14,6 +14,8 @@
 // datagrams that wait. A flow that is idle holds no copy buffer, and one that
 // has ended leaves nothing behind.
 //
-// ICMP from the device is dropped for now: an echo answered here would claim
-// that a host is there which nobody asked.
+// Of ICMP, echo requests are served: they are flows too, because an echo
+// answered here would claim that a host is there which nobody asked. Other
+// messages from the device are dropped; those to it say why a flow was
+// rejected, or that its datagrams are too large.
 package netstack

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,6 +18,14 @@ import (
 type ForwardOptions struct {
 	// DialTimeout bounds how long a program may wait for its connection: 20 s.
 	DialTimeout time.Duration
+	// EarlyPorts are the TCP ports whose clients speak first, as those of HTTP
+	// do: there a connection is accepted at once and dialled together with
+	// the program's first bytes, which saves a round trip. A refusal then
+	// comes as a reset of the connection. It takes an EarlyDialer.
+	EarlyPorts []uint16
+	// EarlyWait bounds how long the first bytes are waited for, in case it is
+	// the server that speaks first after all: 100 ms.
+	EarlyWait time.Duration
 }
 
 // Forward returns the handler that dials each flow's destination by d, then
@@ -24,14 +34,21 @@ type ForwardOptions struct {
 // Connections from d should be splice.Conns, else half-close is lost, and
 // splice.Aborters, else a reset may look like an orderly end. For datagrams
 // they must keep message boundaries; one that is an io.WriterTo, with one
-// Write for each message, holds no buffer while it is idle.
+// Write for each message, holds no buffer while it is idle. A Write that fails
+// with syscall.EMSGSIZE loses its datagram only, and if the connection has a
+// method MaxDatagram() int, which gives the longest that it takes, or 0 if it
+// does not know, the program is told to send smaller ones.
 func Forward(d Dialer, opts ForwardOptions) Handler {
 	opts.DialTimeout = cmp.Or(opts.DialTimeout, 20*time.Second)
-	return &forwarder{dialer: d, opts: opts}
+	opts.EarlyWait = cmp.Or(opts.EarlyWait, 100*time.Millisecond)
+	opts.EarlyPorts = slices.Clone(opts.EarlyPorts)
+	early, _ := d.(EarlyDialer)
+	return &forwarder{dialer: d, early: early, opts: opts}
 }
 
 type forwarder struct {
 	dialer Dialer
+	early  EarlyDialer // or nil
 	opts   ForwardOptions
 }
 
@@ -42,6 +59,10 @@ func (f *forwarder) dial(ctx context.Context, network, address string) (net.Conn
 }
 
 func (f *forwarder) HandleTCP(ctx context.Context, req *TCPRequest) {
+	if f.early != nil && slices.Contains(f.opts.EarlyPorts, req.Destination().Port()) {
+		f.acceptFirst(ctx, req)
+		return
+	}
 	remote, err := f.dial(ctx, "tcp", req.Destination().String())
 	if err != nil {
 		req.Reject(err)
@@ -52,6 +73,51 @@ func (f *forwarder) HandleTCP(ctx context.Context, req *TCPRequest) {
 		splice.Abort(remote, err)
 		return
 	}
+	join(conn, remote)
+}
+
+// acceptFirst accepts a connection, then dials with its first bytes.
+func (f *forwarder) acceptFirst(ctx context.Context, req *TCPRequest) {
+	conn, err := req.accept()
+	if err != nil {
+		return
+	}
+	remote, err := f.dialWithFirstBytes(ctx, conn)
+	if err != nil {
+		conn.stack.opts.Log.Debug("netstack: connection reset", "destination", req.Destination(), "err", err)
+		conn.Abort(err)
+		return
+	}
+	join(conn, remote)
+}
+
+// maxFirstBytes is what DialEarly gets at most.
+const maxFirstBytes = 16 << 10
+
+// dialWithFirstBytes dials as soon as the program has sent something, has ended
+// its half, or has waited for long enough.
+func (f *forwarder) dialWithFirstBytes(ctx context.Context, conn *tcpConn) (net.Conn, error) {
+	address := destination(conn.id).String()
+	conn.SetReadDeadline(time.Now().Add(f.opts.EarlyWait))
+	err := conn.awaitReadable()
+	conn.SetReadDeadline(time.Time{})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return f.early.DialEarly(ctx, "tcp", address, nil)
+	case err != nil:
+		return nil, err
+	}
+	buf := copyBuffers.Get().(*[copyBufferSize]byte)
+	defer copyBuffers.Put(buf)
+	n, _, err := conn.readNow(buf[:maxFirstBytes])
+	if err != nil && err != io.EOF { // an end without a byte is the other side's to see
+		return nil, err
+	}
+	return f.early.DialEarly(ctx, "tcp", address, buf[:n])
+}
+
+// join carries an accepted connection until it has ended.
+func join(conn *tcpConn, remote net.Conn) {
 	// Join finds out about a lost connection when it next reads or writes it.
 	// While it waits for the other side only, nobody would.
 	stop := context.AfterFunc(conn.lost, func() {
@@ -60,14 +126,30 @@ func (f *forwarder) HandleTCP(ctx context.Context, req *TCPRequest) {
 		}
 	})
 	defer stop()
-	_, err = splice.Join(conn, remote)
-	if err != nil {
-		conn.stack.opts.Log.Debug("netstack: connection broken", "destination", req.Destination(), "err", err)
+	if _, err := splice.Join(conn, remote); err != nil {
+		conn.stack.opts.Log.Debug("netstack: connection broken", "destination", destination(conn.id), "err", err)
 	}
 }
 
+// datagramFlow is what is carried of a UDPConn or PingConn.
+type datagramFlow interface {
+	net.Conn
+	next() ([]byte, error)
+	Reject(error)
+	tooBig(limit int)
+}
+
 func (f *forwarder) HandleUDP(ctx context.Context, conn *UDPConn) {
-	remote, err := f.dial(ctx, "udp", conn.Destination().String())
+	f.carry(ctx, conn, "udp", conn.Destination().String())
+}
+
+func (f *forwarder) HandlePing(ctx context.Context, conn *PingConn) {
+	f.carry(ctx, conn, "ping", conn.Destination().String())
+}
+
+// carry dials and moves datagrams both ways until either side ends.
+func (f *forwarder) carry(ctx context.Context, conn datagramFlow, network, address string) {
+	remote, err := f.dial(ctx, network, address)
 	if err != nil {
 		conn.Reject(err)
 		return
@@ -97,19 +179,33 @@ func isRefusal(err error) bool {
 
 // fromProgram sends on what the program sends. A datagram that the other side
 // cannot carry is lost, as it would be on any link.
-func fromProgram(remote net.Conn, conn *UDPConn) error {
+func fromProgram(remote net.Conn, conn datagramFlow) error {
 	for {
 		datagram, err := conn.next()
 		if err != nil {
 			return err
 		}
-		if _, err := remote.Write(datagram); err != nil && !errors.Is(err, syscall.EMSGSIZE) {
+		_, err = remote.Write(datagram)
+		switch {
+		case err == nil:
+		case !errors.Is(err, syscall.EMSGSIZE):
 			return err
+		default:
+			if limit := maxDatagramOf(remote); limit > 0 {
+				conn.tooBig(limit)
+			}
 		}
 	}
 }
 
-func toProgram(conn *UDPConn, remote net.Conn) error {
+func maxDatagramOf(c net.Conn) int {
+	if l, ok := c.(interface{ MaxDatagram() int }); ok {
+		return l.MaxDatagram()
+	}
+	return 0
+}
+
+func toProgram(conn datagramFlow, remote net.Conn) error {
 	if w, ok := remote.(io.WriterTo); ok {
 		_, err := w.WriteTo(conn)
 		return err

@@ -24,13 +24,26 @@ type Handler interface {
 	// HandleUDP serves a new flow, whose first datagram waits to be read. ctx
 	// also ends with the flow. Returning closes conn.
 	HandleUDP(ctx context.Context, conn *UDPConn)
+	// HandlePing does the same for a new flow of ICMP echo requests. The
+	// machine's own addresses answer without us.
+	HandlePing(ctx context.Context, conn *PingConn)
 }
 
 // Dialer opens the other half of a flow: network is "tcp" or "udp", address an
-// IP address (or a name, for those who put one there) and a port.
-// *net.Dialer is a Dialer.
+// IP address (or a name, for those who put one there) and a port; or network is
+// "ping", whose address has no port, and whose datagrams are as PingConn's.
+// *net.Dialer is a Dialer, but for pings.
 type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// EarlyDialer is a Dialer that can send a connection's first bytes along with
+// the wish for it. DialEarly returns at once, and what it refuses later comes
+// as an error of the connection. network is "tcp"; first is the caller's again
+// when it returns.
+type EarlyDialer interface {
+	Dialer
+	DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error)
 }
 
 // Options are the limits of a Stack. The zero value is fit for one machine's
@@ -48,6 +61,11 @@ type Options struct {
 	// UDPIdle is how long a UDP flow lives without a datagram in either
 	// direction: 2 minutes, which RFC 4787 asks for as the least.
 	UDPIdle time.Duration
+	// MaxPingFlows bounds flows of echoes: 1024. Above it, one that has long
+	// been idle makes room.
+	MaxPingFlows int
+	// PingIdle is how long a flow of echoes lives without one: 30 s.
+	PingIdle time.Duration
 	// Log gets what goes wrong with the device, and flows at debug level.
 	// The default discards it.
 	Log *slog.Logger
@@ -58,6 +76,8 @@ func (o Options) withDefaults() Options {
 	o.MaxTCPFlows = cmp.Or(o.MaxTCPFlows, 16384)
 	o.MaxUDPFlows = cmp.Or(o.MaxUDPFlows, 4096)
 	o.UDPIdle = cmp.Or(o.UDPIdle, 2*time.Minute)
+	o.MaxPingFlows = cmp.Or(o.MaxPingFlows, 1024)
+	o.PingIdle = cmp.Or(o.PingIdle, 30*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,7 +97,8 @@ type Stack struct {
 
 	handlers sync.WaitGroup
 	tcp      tcpTable
-	udp      udpTable
+	udp      datagramTable
+	ping     datagramTable
 	counters counters
 
 	closing sync.Once
@@ -97,7 +118,8 @@ func New(dev tun.Device, h Handler, opts Options) (*Stack, error) {
 	}
 	s.gv = gv
 	s.tcp.start(s)
-	s.udp.start(s)
+	s.startUDP()
+	s.startPing()
 	s.link.start(s.tcp.makeWay, func(err error) {
 		if s.ctx.Err() == nil {
 			s.opts.Log.Error("netstack: the device failed", "device", dev.Name(), "err", err)
@@ -120,6 +142,7 @@ func (s *Stack) Close() error {
 		s.cancel()
 		s.tcp.refuse()
 		s.udp.closeAll()
+		s.ping.closeAll()
 		s.abortUntil(s.handlersGone())
 		s.link.flush()
 		err = s.link.close()

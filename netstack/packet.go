@@ -18,7 +18,8 @@ type packet struct {
 }
 
 // parsePacket looks at the beginning of a packet. ok is false for what is not
-// served: other protocols than TCP and UDP, and addresses that are no host's.
+// served: other protocols than TCP, UDP and ICMP echo requests, and addresses
+// that are no host's.
 // It is no full check; gVisor makes that.
 func parsePacket(b []byte) (p packet, ok bool) {
 	if len(b) == 0 {
@@ -39,8 +40,14 @@ func parseIPv4(b []byte) (p packet, ok bool) {
 		return packet{}, false
 	}
 	p = packet{network: header.IPv4ProtocolNumber, src: h.SourceAddress(), dst: h.DestinationAddress()}
-	whole := h.FragmentOffset() == 0 && h.Flags()&header.IPv4FlagMoreFragments == 0
-	return p, p.isUnicast() && p.setTransport(h.Protocol(), b, int(h.HeaderLength()), whole)
+	part := whole
+	switch {
+	case h.FragmentOffset() > 0:
+		part = later
+	case h.Flags()&header.IPv4FlagMoreFragments != 0:
+		part = first
+	}
+	return p, p.isUnicast() && p.setTransport(h.Protocol(), b[min(len(b), int(h.HeaderLength())):], part)
 }
 
 func parseIPv6(b []byte) (p packet, ok bool) {
@@ -49,13 +56,20 @@ func parseIPv6(b []byte) (p packet, ok bool) {
 		return packet{}, false
 	}
 	p = packet{network: header.IPv6ProtocolNumber, src: h.SourceAddress(), dst: h.DestinationAddress()}
-	protocol, whole := h.NextHeader(), true
+	protocol, rest, part := h.NextHeader(), b[header.IPv6MinimumSize:], whole
 	// Of the extension headers only fragments are served. The others have no
-	// use at a host's edge, and an echo request could hide behind them.
-	if protocol == header.IPv6FragmentHeader && len(b) > header.IPv6MinimumSize {
-		protocol, whole = b[header.IPv6MinimumSize], false
+	// use at a host's edge, and other messages could hide behind them.
+	if protocol == header.IPv6FragmentHeader {
+		if len(rest) < header.IPv6FragmentHeaderSize {
+			return packet{}, false
+		}
+		protocol, part = rest[0], first
+		if binary.BigEndian.Uint16(rest[2:])>>3 > 0 {
+			part = later
+		}
+		rest = rest[header.IPv6FragmentHeaderSize:]
 	}
-	return p, p.isUnicast() && p.setTransport(protocol, b, header.IPv6MinimumSize, whole)
+	return p, p.isUnicast() && p.setTransport(protocol, rest, part)
 }
 
 func (p *packet) isUnicast() bool {
@@ -68,17 +82,43 @@ func (p *packet) isUnicast() bool {
 	return true
 }
 
-func (p *packet) setTransport(protocol uint8, b []byte, headerLength int, whole bool) bool {
-	switch tcpip.TransportProtocolNumber(protocol) {
+// part says what of a transport message a packet holds.
+type part int
+
+const (
+	whole part = iota
+	first
+	later
+)
+
+// setTransport looks at the transport message b, and reports whether it is one
+// that is served.
+func (p *packet) setTransport(protocol uint8, b []byte, part part) bool {
+	switch number := tcpip.TransportProtocolNumber(protocol); number {
 	case header.TCPProtocolNumber:
-		if whole && len(b) >= headerLength+header.TCPMinimumSize {
-			p.tcp = b[headerLength:]
+		if part == whole && len(b) >= header.TCPMinimumSize {
+			p.tcp = b
 		}
 		return true
 	case header.UDPProtocolNumber:
 		return true
+	case header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber:
+		// Of a message in fragments the first decides: without it the others
+		// are never put together.
+		return (number == header.ICMPv4ProtocolNumber) == (p.network == header.IPv4ProtocolNumber) &&
+			(part == later || isEchoRequest(number, b))
 	}
 	return false
+}
+
+// isEchoRequest reports whether b begins with the header of an echo request
+// (RFC 792, RFC 4443).
+func isEchoRequest(protocol tcpip.TransportProtocolNumber, b []byte) bool {
+	kind := byte(header.ICMPv4Echo)
+	if protocol == header.ICMPv6ProtocolNumber {
+		kind = byte(header.ICMPv6EchoRequest)
+	}
+	return len(b) >= header.ICMPv4MinimumSize && b[0] == kind && b[1] == 0
 }
 
 // opensTCP reports whether the packet asks for a connection.

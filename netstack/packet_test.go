@@ -76,7 +76,7 @@ var (
 
 // acceptAll echoes everything.
 func acceptAll() Handler {
-	return handlerFuncs{udp: udpEcho, tcp: func(_ context.Context, r *TCPRequest) {
+	return handlerFuncs{udp: udpEcho, ping: pingEcho, tcp: func(_ context.Context, r *TCPRequest) {
 		if c, err := r.Accept(); err == nil {
 			io.Copy(c, c)
 			c.Close()
@@ -147,8 +147,17 @@ func TestStackIsSilentUnlessAsked(t *testing.T) {
 	multicast := netip.MustParseAddrPort("224.0.0.251:5353")
 	broadcast := netip.MustParseAddrPort("255.255.255.255:67")
 	ignored := map[string][]byte{
-		"echo":            echoRequest(program4, server4.Addr()),
-		"echo IPv6":       echoRequest(program6, server6.Addr()),
+		"echo checksum":   corrupt(echoRequest(program4, server4.Addr())),
+		"echo 6 checksum": corrupt(echoRequest(program6, server6.Addr())),
+		"echo 4 over 6":   ipPacket(program6, server6.Addr(), header.ICMPv4ProtocolNumber, make([]byte, 8)),
+		"echo reply":      retyped(echoRequest(program4, server4.Addr()), byte(header.ICMPv4EchoReply)),
+		"timestamp":       retyped(echoRequest(program4, server4.Addr()), byte(header.ICMPv4Timestamp)),
+		"solicitation":    retyped(echoRequest(program6, server6.Addr()), byte(header.ICMPv6NeighborSolicit)),
+		"router":          retyped(echoRequest(program6, server6.Addr()), byte(header.ICMPv6RouterSolicit)),
+		"half an echo":    fragment(echoRequest(program4, server4.Addr())),
+		"echo to many":    echoRequest(program4, multicast.Addr()),
+		"short echo":      ipPacket(program4, server4.Addr(), header.ICMPv4ProtocolNumber, []byte{8, 0, 0xf7, 0xff}),
+		"short echo IPv6": ipPacket(program6, server6.Addr(), header.ICMPv6ProtocolNumber, []byte{128, 0, 0, 0}),
 		"hidden echo":     hopByHop(echoRequest(program6, server6.Addr())),
 		"other protocol":  ipPacket(program4, server4.Addr(), 47, []byte("GRE")),
 		"multicast":       udpPacket(app4, multicast, []byte("x")),
@@ -178,6 +187,21 @@ func TestStackIsSilentUnlessAsked(t *testing.T) {
 			p.expectOnlyAnswerTo(t, app6, server6)
 		})
 	}
+}
+
+// retyped is an ICMP message of another type.
+func retyped(packet []byte, kind byte) []byte {
+	if packet[0]>>4 == header.IPv4Version {
+		m := header.ICMPv4(packet[header.IPv4MinimumSize:])
+		m.SetType(header.ICMPv4Type(kind))
+		m.SetChecksum(0)
+		m.SetChecksum(^checksum.Checksum(m, 0))
+		return packet
+	}
+	h, m := header.IPv6(packet), header.ICMPv6(packet[header.IPv6MinimumSize:])
+	m.SetType(header.ICMPv6Type(kind))
+	m.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: m, Src: h.SourceAddress(), Dst: h.DestinationAddress()}))
+	return packet
 }
 
 func corrupt(packet []byte) []byte {
@@ -254,10 +278,13 @@ func FuzzPacket(f *testing.F) {
 		f.Add(syn, tcpPacket(way.from, way.to, header.TCPFlagFin|header.TCPFlagAck, nil))
 		f.Add(udpPacket(way.from, way.to, []byte("datagram")), udpPacket(way.to, way.from, nil))
 		f.Add(echoRequest(way.from.Addr(), way.to.Addr()), []byte{0x60})
+		f.Add(echoRequest(way.from.Addr(), way.to.Addr()), retyped(echoRequest(way.to.Addr(), way.from.Addr()), 3))
 	}
+	f.Add(fragment(echoRequest(program4, server4.Addr())), hopByHop(echoRequest(program6, server6.Addr())))
 	f.Add(fragment(udpPacket(app4, server4, make([]byte, 64))), []byte{0x45})
 	f.Add(hopByHop(udpPacket(app6, server6, nil)), bytes.Repeat([]byte{0x4f}, 60))
-	p := newProbe(f, acceptAll(), Options{MaxPending: 16, MaxTCPFlows: 64, MaxUDPFlows: 64, UDPIdle: 10 * time.Millisecond})
+	p := newProbe(f, acceptAll(), Options{MaxPending: 16, MaxTCPFlows: 64, MaxUDPFlows: 64, UDPIdle: 10 * time.Millisecond,
+		MaxPingFlows: 64, PingIdle: 10 * time.Millisecond})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		for _, packet := range [][]byte{first, second} {
 			if len(packet) > tun.MaxPacket {

@@ -63,7 +63,7 @@ func unreachableFor(err error) (kind unreachable, ok bool) {
 		return 0, false
 	case errors.Is(err, syscall.ENETUNREACH):
 		return unreachableNet, true
-	case errors.Is(err, syscall.EACCES):
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EOPNOTSUPP):
 		return unreachableProhibited, true
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ETIMEDOUT),
 		errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
@@ -88,6 +88,28 @@ func (s *Stack) sendUnreachable(f flow, kind unreachable) {
 	m := header.ICMPv6(make([]byte, header.ICMPv6DstUnreachableMinimumSize, header.ICMPv6DstUnreachableMinimumSize+len(f.quote)))
 	m.SetType(header.ICMPv6DstUnreachable)
 	m.SetCode(code.v6)
+	m = append(m, f.quote...)
+	m.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: m, Src: f.id.LocalAddress, Dst: f.id.RemoteAddress}))
+	s.send(f, header.ICMPv6ProtocolNumber, m)
+}
+
+// sendTooBig tells the program that its packets to this destination are too
+// large: IP payloads of more than most bytes do not get through.
+func (s *Stack) sendTooBig(f flow, most int) {
+	if f.network == header.IPv4ProtocolNumber {
+		m := header.ICMPv4(make([]byte, header.ICMPv4MinimumSize, header.ICMPv4MinimumSize+len(f.quote)))
+		m.SetType(header.ICMPv4DstUnreachable)
+		m.SetCode(header.ICMPv4FragmentationNeeded)
+		m.SetMTU(uint16(min(header.IPv4MinimumSize+most, header.IPv4MaximumPayloadSize-1)))
+		m = append(m, f.quote...)
+		m.SetChecksum(^checksum.Checksum(m, 0))
+		s.send(f, header.ICMPv4ProtocolNumber, m)
+		return
+	}
+	m := header.ICMPv6(make([]byte, header.ICMPv6PacketTooBigMinimumSize, header.ICMPv6PacketTooBigMinimumSize+len(f.quote)))
+	m.SetType(header.ICMPv6PacketTooBig)
+	// Smaller ones than every link takes are no answer (RFC 8201, 4).
+	m.SetMTU(uint32(max(header.IPv6MinimumSize+most, header.IPv6MinimumMTU)))
 	m = append(m, f.quote...)
 	m.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: m, Src: f.id.LocalAddress, Dst: f.id.RemoteAddress}))
 	s.send(f, header.ICMPv6ProtocolNumber, m)

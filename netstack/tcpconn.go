@@ -233,17 +233,24 @@ func (c *tcpConn) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-func (c *tcpConn) moveOnce(w io.Writer) (int, error) {
+// awaitReadable waits until there is something to read, be it the end.
+func (c *tcpConn) awaitReadable() error {
 	for {
 		if err := c.check(&c.readDeadline); err != nil {
-			return 0, err
+			return err
 		}
 		if c.ep.Readiness(waiter.ReadableEvents) != 0 {
-			break
+			return nil
 		}
 		if err := c.wait(c.readable, &c.readDeadline); err != nil {
-			return 0, err
+			return err
 		}
+	}
+}
+
+func (c *tcpConn) moveOnce(w io.Writer) (int, error) {
+	if err := c.awaitReadable(); err != nil {
+		return 0, err
 	}
 	buf := copyBuffers.Get().(*[copyBufferSize]byte)
 	defer copyBuffers.Put(buf)

@@ -135,12 +135,14 @@ func (w *world) dialUDP(t *testing.T, to netip.AddrPort) *gonet.UDPConn {
 
 // handlerFuncs is a Handler of functions, or nil.
 type handlerFuncs struct {
-	tcp func(context.Context, *TCPRequest)
-	udp func(context.Context, *UDPConn)
+	tcp  func(context.Context, *TCPRequest)
+	udp  func(context.Context, *UDPConn)
+	ping func(context.Context, *PingConn)
 }
 
 func (h handlerFuncs) HandleTCP(ctx context.Context, r *TCPRequest) { h.tcp(ctx, r) }
 func (h handlerFuncs) HandleUDP(ctx context.Context, c *UDPConn)    { h.udp(ctx, c) }
+func (h handlerFuncs) HandlePing(ctx context.Context, c *PingConn)  { h.ping(ctx, c) }
 
 // accepting hands each accepted connection to the test, and holds the flow
 // until the stack is closed.
