@@ -64,17 +64,26 @@ func (t *transcript) derive(local envelope.SecretKey, peer wire.PublicKey, ident
 	}, nil
 }
 
-// greeting is the entry's half of a handshake with one exit. It has no I/O.
+// wishes are what an entry tells the exit about itself.
+type wishes struct {
+	agent     string
+	relays    []string // it can use, as relayURL writes them
+	spread    Spread   // of what the exit sends
+	duplicate bool     // small packets of the exit
+}
+
+// greeting is the entry's half of a handshake with one exit. It has no I/O and
+// does not change.
 type greeting struct {
+	wishes
 	exit    envelope.PublicKey
 	hello   envelope.SecretKey
 	session envelope.SecretKey
 	nonce   wire.Nonce
 	key     envelope.ConversationKey // hello key × exit identity
-	sealer  *envelope.Sealer
 }
 
-func newGreeting(exit envelope.PublicKey) (*greeting, error) {
+func newGreeting(exit envelope.PublicKey, w wishes) (*greeting, error) {
 	hello, err := envelope.GenerateSecretKey()
 	if err != nil {
 		return nil, err
@@ -87,15 +96,14 @@ func newGreeting(exit envelope.PublicKey) (*greeting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exit key %s: %w", exit.NPub(), err)
 	}
-	g := &greeting{exit: exit, hello: hello, session: session, key: key}
+	g := &greeting{wishes: w, exit: exit, hello: hello, session: session, key: key}
 	rand.Read(g.nonce[:])
-	g.sealer = envelope.NewSealer(hello, exit, key)
 	return g, nil
 }
 
 // event returns a HELLO, signed and sealed for the exit. Every call makes a
 // new event of the same greeting, so that a lost one can be sent again.
-func (g *greeting) event(now time.Time, agent string) (event []byte, id [32]byte, err error) {
+func (g *greeting) event(now time.Time) (event []byte, id [32]byte, err error) {
 	plain, err := wire.AppendMessage(nil, &wire.Message{Type: wire.TypeHello, Hello: &wire.Hello{
 		Versions:     []int{wire.Version},
 		Nonce:        g.nonce,
@@ -104,12 +112,15 @@ func (g *greeting) event(now time.Time, agent string) (event []byte, id [32]byte
 		MaxPacket:    localLimits.MaxPacket,
 		Window:       localLimits.Window,
 		StreamWindow: localLimits.StreamWindow,
-		Agent:        agent,
+		Agent:        g.agent,
+		Relays:       g.relays,
+		Spread:       spreadWord(g.spread),
+		Duplicate:    g.duplicate,
 	}})
 	if err != nil {
 		return nil, id, err
 	}
-	return g.sealer.Seal(nil, plain, now)
+	return envelope.NewSealer(g.hello, g.exit, g.key).Seal(nil, plain, now)
 }
 
 // errNotOurs marks an event that is no answer to this greeting. It is ignored:
@@ -180,6 +191,7 @@ type admission struct {
 	nonce    wire.Nonce               // ours
 	answers  int                      // WELCOMEs sent for it
 	expires  time.Time
+	visit    *visit // the listener's
 }
 
 // maxAnswers bounds how often one greeting is answered: an entry repeats a
@@ -190,11 +202,17 @@ func newDoorman(identity envelope.SecretKey, maxRemembered int) *doorman {
 	return &doorman{identity: identity, seen: make(map[wire.Nonce]*admission), max: maxRemembered}
 }
 
+// Why a HELLO was not taken, for the books.
+var (
+	errForged   = errors.New("not signed by its author")
+	errReplayed = errors.New("replayed HELLO")
+)
+
 // read opens a HELLO. It touches no state and may be called concurrently. Its
 // errors are not worth an answer: what is not a proper HELLO is noise.
 func (d *doorman) read(ev *envelope.Event) (*admission, error) {
 	if err := ev.Verify(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errForged, err)
 	}
 	key, err := envelope.Conversation(d.identity, ev.PubKey)
 	if err != nil {
@@ -226,23 +244,23 @@ func (d *doorman) read(ev *envelope.Event) (*admission, error) {
 func (d *doorman) admit(a *admission, now time.Time) (_ *admission, fresh bool, err error) {
 	h := a.hello
 	if off := now.Sub(time.Unix(h.Time, 0)).Abs(); off > helloLifetime {
-		return nil, false, &refusal{a, wire.CodeDenied,
+		return nil, false, &refusal{a, refusedStale, wire.CodeDenied,
 			fmt.Sprintf("your clock differs from mine by %v: set it and try again", off.Round(time.Second))}
 	}
 	if old := d.seen[h.Nonce]; old != nil {
 		if old.author != a.author || old.answers >= maxAnswers {
-			return nil, false, errors.New("replayed HELLO")
+			return nil, false, errReplayed
 		}
 		old.answers++
 		return old, false, nil
 	}
 	if !slices.Contains(h.Versions, wire.Version) {
-		return nil, false, &refusal{a, wire.CodeUnsupported,
+		return nil, false, &refusal{a, refusedVersion, wire.CodeUnsupported,
 			fmt.Sprintf("I speak session version %d, you offer %v: update one of the two", wire.Version, h.Versions)}
 	}
 	d.expire(now)
 	if len(d.seen) >= d.max {
-		return nil, false, &refusal{a, wire.CodeBusy, "too many sessions are being opened: try again in a minute"}
+		return nil, false, &refusal{a, refusedBusy, wire.CodeBusy, "too many sessions are being opened: try again in a minute"}
 	}
 	a.expires = now.Add(2 * helloLifetime)
 	d.seen[h.Nonce] = a
@@ -276,7 +294,8 @@ func (d *doorman) expire(now time.Time) {
 }
 
 // welcome returns the answer to an admission, signed by the identity key.
-func (d *doorman) welcome(a *admission, now time.Time, agent string) (event []byte, id [32]byte, err error) {
+// relays are those where we listen for the session.
+func (d *doorman) welcome(a *admission, now time.Time, agent string, relays []string) (event []byte, id [32]byte, err error) {
 	m := wire.Message{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
 		Version:      wire.Version,
 		HelloNonce:   a.hello.Nonce,
@@ -288,6 +307,7 @@ func (d *doorman) welcome(a *admission, now time.Time, agent string) (event []by
 		StreamWindow: localLimits.StreamWindow,
 		MaxStreams:   localLimits.MaxStreams,
 		Agent:        agent,
+		Relays:       relays,
 	}}
 	return d.seal(&m, a.author, a.helloKey, now)
 }
@@ -295,9 +315,18 @@ func (d *doorman) welcome(a *admission, now time.Time, agent string) (event []by
 // refusal is a HELLO that gets no session but an answer.
 type refusal struct {
 	to   *admission
+	why  refusalReason
 	code wire.Code
 	text string
 }
+
+type refusalReason int
+
+const (
+	refusedStale refusalReason = iota
+	refusedVersion
+	refusedBusy
+)
 
 func (r *refusal) Error() string { return r.text }
 

@@ -25,7 +25,7 @@ func newKey(t *testing.T) envelope.SecretKey {
 // hello returns a greeting for exit and the HELLO it sends at now.
 func hello(t *testing.T, exit envelope.PublicKey, now time.Time) (*greeting, *envelope.Event) {
 	t.Helper()
-	g, err := newGreeting(exit)
+	g, err := newGreeting(exit, wishes{agent: "test", relays: []string{"wss://relay.example"}, spread: Stripe, duplicate: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func hello(t *testing.T, exit envelope.PublicKey, now time.Time) (*greeting, *en
 
 func helloAgain(t *testing.T, g *greeting, now time.Time) *envelope.Event {
 	t.Helper()
-	raw, _, err := g.event(now, "test")
+	raw, _, err := g.event(now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func (d *doorman) receive(ev *envelope.Event, now time.Time) (*admission, bool, 
 
 func welcomed(t *testing.T, d *doorman, a *admission, now time.Time) *envelope.Event {
 	t.Helper()
-	raw, _, err := d.welcome(a, now, "test exit")
+	raw, _, err := d.welcome(a, now, "test exit", []string{"wss://relay.example"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func errorAs[T error](err error) (target T, ok bool) {
 
 func sealed(t *testing.T, g *greeting, plain []byte) *envelope.Event {
 	t.Helper()
-	raw, _, err := g.sealer.Seal(nil, plain, noon)
+	raw, _, err := envelope.NewSealer(g.hello, g.exit, g.key).Seal(nil, plain, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestAnswersThatAreNotOurs(t *testing.T) {
 	}
 	impostor := newDoorman(stranger, 10)
 	c := *a
-	forged, _, err := impostor.welcome(&c, noon, "")
+	forged, _, err := impostor.welcome(&c, noon, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

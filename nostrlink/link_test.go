@@ -71,7 +71,7 @@ func startLink(t *testing.T, exit envelope.PublicKey, relays ...string) (*Hub, *
 	ctx, cancel := context.WithCancel(context.Background())
 	hub := NewHub(HubOptions{})
 	l := hub.NewLink(exit, relays, LinkOptions{})
-	l.set(Connecting, nil, "", "", nil)
+	l.set(Connecting, nil, nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { l.Serve(ctx) })
 	t.Cleanup(func() { cancel(); wg.Wait(); hub.Close() })

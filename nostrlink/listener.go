@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,7 @@ type Listener struct {
 	mu      sync.Mutex // guards doorman
 	doorman *doorman
 
+	books    books
 	sessions atomic.Int64
 	slots    chan struct{} // one for each session that may be open
 	greeting chan struct{} // one for each handshake that may be under way
@@ -56,7 +58,7 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Listener{
-		hub: h, key: key, relays: slices.Clone(relays), opts: opts,
+		hub: h, key: key, relays: relayURLs(relays), opts: opts,
 		doorman:  newDoorman(key, 4*opts.MaxSessions),
 		slots:    make(chan struct{}, opts.MaxSessions),
 		greeting: make(chan struct{}, maxHandshakes),
@@ -116,9 +118,11 @@ func (l *Listener) serveRelay(ctx context.Context, url string, handle Handle) {
 // greeted takes an event that arrived for the identity key out of the relay's
 // read loop and answers it.
 func (l *Listener) greeted(ctx context.Context, post *post, raw []byte, handle Handle) {
+	l.books.greetings.Add(1)
 	select {
 	case l.greeting <- struct{}{}:
 	default:
+		l.books.busy.Add(1)
 		return
 	}
 	own := bytes.Clone(raw)
@@ -132,22 +136,15 @@ func (l *Listener) greeted(ctx context.Context, post *post, raw []byte, handle H
 
 // welcome answers one HELLO and, if it is a new one, opens its session.
 func (l *Listener) welcome(ctx context.Context, post *post, raw []byte, handle Handle) error {
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		return err
-	}
 	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	read, err := l.doorman.read(&ev)
-	if err != nil {
-		return err
+	a, v, err := l.admit(raw)
+	if err == nil {
+		// A greeting may come by several relays: each answers once the
+		// session can be reached through it.
+		err = l.receive(ctx, limited, post, a, v, handle)
 	}
-	l.mu.Lock()
-	a, fresh, err := l.doorman.admit(read, time.Now())
-	l.mu.Unlock()
-	if err == nil && fresh {
-		err = l.start(ctx, limited, post, a, handle)
-	}
+	l.books.enter(err)
 	var (
 		no    *refusal
 		event []byte
@@ -157,7 +154,7 @@ func (l *Listener) welcome(ctx context.Context, post *post, raw []byte, handle H
 	case errors.As(err, &no):
 		event, id, err = l.doorman.refused(no, time.Now())
 	case err == nil:
-		event, id, err = l.doorman.welcome(a, time.Now(), l.opts.Agent)
+		event, id, err = l.doorman.welcome(a, time.Now(), l.opts.Agent, v.relays)
 	}
 	if err != nil {
 		return err
@@ -165,61 +162,98 @@ func (l *Listener) welcome(ctx context.Context, post *post, raw []byte, handle H
 	return post.publish(limited, event, id, nil)
 }
 
-// start opens the session of an admission. limited bounds the waiting, ctx
-// the session.
-func (l *Listener) start(ctx, limited context.Context, post *post, a *admission, handle Handle) error {
+// visit is the session of an admission, for all greetings that belong to it.
+type visit struct {
+	once   sync.Once
+	err    error // of opening it
+	bundle *bundle
+	relays []string // where the session can be reached, or will be soon
+}
+
+// admit reads a greeting and decides about it.
+func (l *Listener) admit(raw []byte) (*admission, *visit, error) {
+	ev, err := envelope.ParseEvent(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	read, err := l.doorman.read(&ev)
+	if err != nil {
+		return nil, nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, fresh, err := l.doorman.admit(read, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	if fresh {
+		a.visit = new(visit)
+	}
+	return a, a.visit, nil
+}
+
+// receive opens the session of an admission, if it is not open, and has it
+// listen on the relay. limited bounds the waiting, ctx the session.
+func (l *Listener) receive(ctx, limited context.Context, post *post, a *admission, v *visit, handle Handle) error {
+	v.once.Do(func() { v.err = l.start(ctx, a, v, post.url, handle) })
+	if v.err != nil {
+		return v.err
+	}
+	return v.bundle.join(limited, post.url)
+}
+
+// start opens the session of an admission on the relays that the entry has in
+// common with us, of which the one that brought the greeting is one.
+func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia string, handle Handle) error {
 	select {
 	case l.slots <- struct{}{}:
 	default:
-		return &refusal{a, wire.CodeBusy, "all my sessions are in use: try again later, or another exit"}
+		return &refusal{a, refusedBusy, wire.CodeBusy, "all my sessions are in use: try again later, or another exit"}
 	}
-	if _, err := l.hub.acquire(post.url); err != nil {
-		<-l.slots
-		return err
+	v.relays = []string{greetedVia}
+	for _, url := range relayURLs(a.hello.Relays) {
+		if slices.Contains(l.relays, url) && url != greetedVia {
+			v.relays = append(v.relays, url)
+		}
 	}
-	inbox := post.add(a.local.Public(), nil)
-	if err := post.confirm(limited, inbox); err != nil {
-		inbox.close()
-		l.hub.release(post)
-		<-l.slots
-		return err
-	}
-	s := session.New(sessionConfig(session.Listener, a.secrets, session.Limits{
+	cfg := sessionConfig(session.Listener, a.secrets, session.Limits{
 		Window: a.hello.Window, StreamWindow: a.hello.StreamWindow, MaxPacket: a.hello.MaxPacket,
-	}, l.opts.Log))
-	c := attach(s, post, inbox, a.secrets, a.hello.MaxPacket)
+	}, l.opts.Log)
+	cfg.Spread, cfg.Duplicate = spreadOf(a.hello.Spread), a.hello.Duplicate
+	s := session.New(cfg)
+	v.bundle = newBundle(l.hub, a.local.Public(), l.opts.Log)
+	v.bundle.carry(s, a.secrets, a.hello.MaxPacket, v.relays)
 	l.sessions.Add(1)
 	l.wg.Go(func() {
-		l.serveSession(ctx, s, c, handle)
-		s.Close()
-		c.Close()
-		inbox.close()
-		l.hub.release(post)
+		l.serveSession(ctx, s, v.bundle, handle)
+		v.bundle.close()
 		l.sessions.Add(-1)
 		<-l.slots
 	})
 	return nil
 }
 
-// An entry that is never heard again is forgotten: soon if it did not even
-// take up its session, later if it was there, as it sends a sign of life at
-// least every 20 seconds.
-const (
-	takeUpTimeout = 30 * time.Second
-	silentTimeout = 90 * time.Second
-)
+// takeUpTimeout is how long an entry may take to use its session. One that did
+// and falls silent later is the session's to notice.
+const takeUpTimeout = 30 * time.Second
 
 // serveSession hands the session's flows to handle until it is lost or ctx
 // ends, and waits for the handlers.
-func (l *Listener) serveSession(ctx context.Context, s *session.Session, c *relayCarrier, handle Handle) {
+func (l *Listener) serveSession(ctx context.Context, s *session.Session, b *bundle, handle Handle) {
 	ctx, cancel := context.WithCancel(ctx)
 	var flows sync.WaitGroup
 	defer flows.Wait()
 	defer s.Close()
 	defer cancel()
 	flows.Go(func() {
-		defer cancel()
-		c.watch(ctx, takeUpTimeout, silentTimeout)
+		timeout := time.NewTimer(takeUpTimeout)
+		defer timeout.Stop()
+		select {
+		case <-b.heard:
+		case <-ctx.Done():
+		case <-timeout.C:
+			cancel()
+		}
 	})
 	for {
 		req, err := s.Accept(ctx)
@@ -228,5 +262,55 @@ func (l *Listener) serveSession(ctx context.Context, s *session.Session, c *rela
 			return
 		}
 		flows.Go(func() { handle(ctx, req) })
+	}
+}
+
+// ListenerStats count what a Listener has been asked. All but Sessions only
+// grow.
+type ListenerStats struct {
+	Sessions  int    // open now
+	Greetings uint64 // events for the identity key, of any kind
+
+	Malformed uint64 // no greeting that could be opened
+	Forged    uint64 // not signed by their author
+	Stale     uint64 // of a clock that is off by more than a minute; refused
+	Replayed  uint64 // seen before, from another author or too often
+	Refused   uint64 // of another version of the protocol
+	Busy      uint64 // refused or dropped because there were too many
+}
+
+// Stats are the present ones.
+func (l *Listener) Stats() ListenerStats {
+	b := &l.books
+	return ListenerStats{
+		Sessions:  l.Sessions(),
+		Greetings: b.greetings.Load(),
+		Malformed: b.malformed.Load(),
+		Forged:    b.forged.Load(),
+		Stale:     b.stale.Load(),
+		Replayed:  b.replayed.Load(),
+		Refused:   b.refused.Load(),
+		Busy:      b.busy.Load(),
+	}
+}
+
+// books count greetings.
+type books struct {
+	greetings, malformed, forged, stale, replayed, refused, busy atomic.Uint64
+}
+
+// enter counts a greeting that failed with err.
+func (b *books) enter(err error) {
+	var no *refusal
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &no):
+		[...]*atomic.Uint64{refusedStale: &b.stale, refusedVersion: &b.refused, refusedBusy: &b.busy}[no.why].Add(1)
+	case errors.Is(err, errForged):
+		b.forged.Add(1)
+	case errors.Is(err, errReplayed):
+		b.replayed.Add(1)
+	default:
+		b.malformed.Add(1)
 	}
 }

@@ -26,9 +26,8 @@ import (
 type Router struct {
 	hub     *Hub
 	main    *Link
-	relays  []string // the user's own
-	log     *slog.Logger
-	agent   string
+	relays  []string    // the user's own
+	opts    LinkOptions // of links to other exits
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup
@@ -49,6 +48,8 @@ const (
 	maxSideLinks = 32
 	sideIdle     = 5 * time.Minute
 	sideCheck    = time.Minute
+
+	maxSideRelays = 8 // tried for one of them
 )
 
 // NewRouter returns a router whose default exit is behind main. relays are the
@@ -59,7 +60,7 @@ func (h *Hub) NewRouter(main *Link, relays []string, opts LinkOptions) *Router {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Router{
-		hub: h, main: main, relays: slices.Clone(relays), log: opts.Log, agent: opts.Agent,
+		hub: h, main: main, relays: relayURLs(relays), opts: opts,
 		links: make(map[envelope.PublicKey]*sideLink),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -75,28 +76,54 @@ func (r *Router) Close() error {
 
 // DialContext opens a flow; see Link.DialContext.
 func (r *Router) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || !name.Under(host) {
-		return r.main.DialContext(ctx, network, address)
-	}
-	n, err := name.ParseHost(host)
-	if err != nil {
-		return nil, &wire.Error{Code: wire.CodeNameNotFound, Text: err.Error()}
-	}
-	exit := envelope.PublicKey(n.Key)
-	// The exit knows itself by its key; relays in the name are for us.
-	address = net.JoinHostPort(name.Name{Key: n.Key}.Host(), port)
-	if exit == r.main.Exit() {
-		return r.main.DialContext(ctx, network, address)
-	}
-	l, err := r.side(exit, n.Relays)
+	l, address, err := r.route(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.Connect(ctx); err != nil {
-		return nil, &wire.Error{Code: wire.CodeHostUnreachable, Text: err.Error()}
-	}
 	return l.DialContext(ctx, network, address)
+}
+
+// DialEarly opens a flow without waiting for the exit's verdict; see
+// Link.DialEarly.
+func (r *Router) DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error) {
+	l, address, err := r.route(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return l.DialEarly(ctx, network, address, first)
+}
+
+// route finds the link for an address, which may have a port, and how its exit
+// calls the address. A link to another exit than the default one is connected.
+func (r *Router) route(ctx context.Context, address string) (*Link, string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		host, port = address, ""
+	}
+	if !name.Under(host) {
+		return r.main, address, nil
+	}
+	n, err := name.ParseHost(host)
+	if err != nil {
+		return nil, "", &wire.Error{Code: wire.CodeNameNotFound, Text: err.Error()}
+	}
+	exit := envelope.PublicKey(n.Key)
+	// The exit knows itself by its key; relays in the name are for us.
+	address = name.Name{Key: n.Key}.Host()
+	if port != "" {
+		address = net.JoinHostPort(address, port)
+	}
+	if exit == r.main.Exit() {
+		return r.main, address, nil
+	}
+	l, err := r.side(exit, n.Relays)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := l.Connect(ctx); err != nil {
+		return nil, "", &wire.Error{Code: wire.CodeHostUnreachable, Text: err.Error()}
+	}
+	return l.Link, address, nil
 }
 
 // side returns the link to an exit that is not the default one, making it if
@@ -112,11 +139,9 @@ func (r *Router) side(exit envelope.PublicKey, relays []string) (*sideLink, erro
 		if len(r.links) >= maxSideLinks {
 			return nil, &wire.Error{Code: wire.CodeBusy, Text: fmt.Sprintf("%d exits are in use already", maxSideLinks)}
 		}
-		if relays = r.usable(relays); len(relays) == 0 {
-			relays = r.relays
-		}
-		l = &sideLink{Link: r.hub.NewLink(exit, relays, LinkOptions{Log: r.log, Agent: r.agent})}
-		l.set(Connecting, nil, "", "", nil) // so that Connect waits for Serve
+		relays = append(r.usable(relays), r.relays...)
+		l = &sideLink{Link: r.hub.NewLink(exit, relays[:min(len(relays), maxSideRelays)], r.opts)}
+		l.set(Connecting, nil, nil) // so that Connect waits for Serve
 		r.links[exit] = l
 		r.serving.Go(func() { r.serve(l) })
 	}
@@ -134,7 +159,7 @@ func (r *Router) usable(relays []string) []string {
 		if rest, ok := strings.CutPrefix(relay, "http"); ok {
 			relay = "ws" + rest
 		}
-		if slices.Contains(r.relays, relay) || isPublicRelay(relay) {
+		if slices.Contains(r.relays, relayURL(relay)) || isPublicRelay(relay) {
 			out = append(out, relay)
 		}
 	}

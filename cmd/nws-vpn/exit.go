@@ -129,7 +129,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	hub := nostrlink.NewHub(nostrlink.HubOptions{Log: log})
+	hub := nostrlink.NewHub(nostrlink.HubOptions{AuthKey: key, Log: log})
 	defer hub.Close()
 	fmt.Fprintf(out, "npub %s\n", key.Public().NPub())
 	fmt.Fprintf(out, "name %s\n", name.Name{Key: key.Public(), Relays: e.Relays}.Host())

@@ -20,6 +20,8 @@ func relayCommand() *cobra.Command {
 		flags     configFlags
 		listen    string
 		logEvents bool
+		events    int
+		bytes     int
 	)
 	cmd := &cobra.Command{
 		Use:   "relay",
@@ -36,12 +38,23 @@ the newest of replaceable ones; it stores no traffic.`,
 				cfg.Relay.Listen = listen
 			}
 			cfg.Relay.LogEvents = cfg.Relay.LogEvents || logEvents
+			if cmd.Flags().Changed("events-per-second") {
+				cfg.Relay.EventsPerSecond = events
+			}
+			if cmd.Flags().Changed("bytes-per-second") {
+				cfg.Relay.BytesPerSecond = bytes
+			}
+			if cfg.Relay.EventsPerSecond < 0 || cfg.Relay.BytesPerSecond < 0 {
+				return errors.New("relay: a rate below zero: use 0 for no bound")
+			}
 			return runRelay(cmd.Context(), cmd.OutOrStdout(), cfg)
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (default 127.0.0.1:7777)")
 	cmd.Flags().BoolVar(&logEvents, "log-events", false, "print a line for each event: kind, author, recipient, size")
+	cmd.Flags().IntVar(&events, "events-per-second", 0, "events that each client may publish a second (default: no bound)")
+	cmd.Flags().IntVar(&bytes, "bytes-per-second", 0, "bytes of events that each client may publish a second (default: no bound)")
 	return cmd
 }
 
@@ -55,6 +68,7 @@ func runRelay(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		Description: "ephemeral and replaceable events, in memory",
 		Version:     buildVersion(),
 		Limits:      relayd.Limits{MaxEvent: cfg.Relay.MaxEventBytes, MaxConnections: cfg.Relay.MaxConnections},
+		Rate:        relayd.Rate{Events: float64(cfg.Relay.EventsPerSecond), Bytes: float64(cfg.Relay.BytesPerSecond)},
 		Log:         log,
 	}
 	if cfg.Relay.LogEvents {

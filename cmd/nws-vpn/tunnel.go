@@ -113,7 +113,10 @@ func (t *tunnel) connectTo(exit envelope.PublicKey, relays []string, cfg *config
 	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
 	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: bypass.DialContext}, Log: log})
 	t.defers(t.hub.Close)
-	opts := nostrlink.LinkOptions{Log: log, Agent: agent}
+	opts := nostrlink.LinkOptions{Log: log, Agent: agent, Duplicate: cfg.Up.Duplicate}
+	if cfg.Up.Spread == "stripe" {
+		opts.Spread = nostrlink.Stripe
+	}
 	t.link = t.hub.NewLink(exit, relays, opts)
 	t.background(t.link.Serve)
 	router := t.hub.NewRouter(t.link, relays, opts)
@@ -151,12 +154,13 @@ func (t *tunnel) startStack(router *nostrlink.Router, book name.Book, cfg *confi
 	return nil
 }
 
-// followNetwork redials the relays when the machine's network changes.
+// followNetwork has the relays' connections checked when the machine's network
+// changes.
 func (t *tunnel) followNetwork(log *slog.Logger) {
 	t.background(func(ctx context.Context) error {
 		err := platform.Watch(ctx, func() {
-			log.Info("the network has changed: redialing")
-			t.hub.Redial()
+			log.Debug("the network has changed")
+			t.hub.NetworkChanged()
 		})
 		if err != nil && ctx.Err() == nil {
 			log.Warn("changes of the network are not noticed", "err", err)

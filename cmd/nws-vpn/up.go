@@ -22,6 +22,8 @@ func upCommand() *cobra.Command {
 		dirs     stateDirs
 		exit     string
 		relays   []string
+		spread   string
+		double   bool
 		detached bool
 	)
 	cmd := &cobra.Command{
@@ -42,6 +44,13 @@ machine back as it was. Needs root.`,
 			if len(relays) > 0 {
 				cfg.Up.Relays = relays
 			}
+			if spread != "" {
+				if err := config.CheckSpread(spread); err != nil {
+					return fmt.Errorf("--spread: %w", err)
+				}
+				cfg.Up.Spread = spread
+			}
+			cfg.Up.Duplicate = cfg.Up.Duplicate || double
 			if detached && !isDetached() {
 				if err := detach(dirs.run()); err != nil {
 					return err
@@ -58,6 +67,8 @@ machine back as it was. Needs root.`,
 	dirs.add(cmd)
 	cmd.Flags().StringVar(&exit, "exit", "", "the exit: npub, nprofile, NAME.nostr or a petname of the configuration")
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
+	cmd.Flags().StringVar(&spread, "spread", "", "how to use several relays: primary (default) or stripe")
+	cmd.Flags().BoolVar(&double, "duplicate", false, "send small packets over two relays at once")
 	cmd.Flags().BoolVar(&detached, "detach", false, "go to the background once connected")
 	return cmd
 }

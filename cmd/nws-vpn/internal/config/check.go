@@ -35,6 +35,7 @@ func (d *decoder) check(c *Config) {
 	}
 	is(checkExit(c.Up.Exit, book), "up", "exit")
 	is(checkRelays(c.Up.Relays), "up", "relays")
+	is(CheckSpread(c.Up.Spread), "up", "spread")
 	is(checkDevice(c.Up.Device), "up", "device")
 	is(within(c.Up.MTU, 1280, 65535), "up", "mtu")
 	if c.Up.Mark == 0 {
@@ -47,6 +48,8 @@ func (d *decoder) check(c *Config) {
 	is(checkListen(c.Relay.Listen), "relay", "listen")
 	is(within(c.Relay.MaxEventBytes, 1024, 1<<24), "relay", "max_event_bytes")
 	is(within(c.Relay.MaxConnections, 1, 1<<20), "relay", "max_connections")
+	is(within(c.Relay.EventsPerSecond, 0, 1<<30), "relay", "events_per_second")
+	is(within(c.Relay.BytesPerSecond, 0, 1<<30), "relay", "bytes_per_second")
 }
 
 func within(n, least, most int) error {
@@ -74,6 +77,14 @@ func checkRelays(relays []string) error {
 		if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
 			return fmt.Errorf("element %d: want a relay's URL such as wss://relay.example, not %q", i+1, relay)
 		}
+	}
+	return nil
+}
+
+// CheckSpread finds out what is no way to use several relays.
+func CheckSpread(s string) error {
+	if !slices.Contains(Spreads[:], s) {
+		return fmt.Errorf("want %s, not %q", strings.Join(Spreads[:], " or "), s)
 	}
 	return nil
 }

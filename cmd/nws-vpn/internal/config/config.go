@@ -48,6 +48,13 @@ type Up struct {
 	Exit string `toml:"exit"`
 	// Relays are the relays' URLs. Without any, those in Exit count.
 	Relays []string `toml:"relays"`
+	// Spread is how several relays are used: one of Spreads.
+	Spread string `toml:"spread"`
+	// Duplicate sends small packets over two relays at once.
+	Duplicate bool `toml:"duplicate"`
+	// EarlyPorts are the TCP ports whose clients speak first: connections are
+	// accepted at once and their first bytes travel with the request.
+	EarlyPorts []uint16 `toml:"early_ports"`
 	// Device is the TUN's name, MTU its largest packet in bytes.
 	Device string `toml:"device"`
 	MTU    int    `toml:"mtu"`
@@ -92,21 +99,31 @@ type Relay struct {
 	MaxEventBytes int `toml:"max_event_bytes"`
 	// MaxConnections bounds the clients connected at a time.
 	MaxConnections int `toml:"max_connections"`
+	// EventsPerSecond and BytesPerSecond bound what each client may publish;
+	// zero for no bound.
+	EventsPerSecond int `toml:"events_per_second"`
+	BytesPerSecond  int `toml:"bytes_per_second"`
 	// LogEvents prints a line for each event: kind, author, recipient, size.
 	LogEvents bool `toml:"log_events"`
 }
+
+// Spreads are the ways to use several relays: the best one while the others
+// stand by, or all of them by their rates.
+var Spreads = [...]string{"primary", "stripe"}
 
 // Default returns what holds without a file.
 func Default() *Config {
 	return &Config{
 		LogLevel: "info",
 		Up: Up{
-			Device:  "nws0",
-			MTU:     1500,
-			Mark:    platform.DefaultMark,
-			Table:   platform.DefaultTable,
-			DNS:     true,
-			UDPIdle: Duration(2 * time.Minute),
+			Spread:     Spreads[0],
+			EarlyPorts: []uint16{80, 443, 8080},
+			Device:     "nws0",
+			MTU:        1500,
+			Mark:       platform.DefaultMark,
+			Table:      platform.DefaultTable,
+			DNS:        true,
+			UDPIdle:    Duration(2 * time.Minute),
 		},
 		Exit: Exit{
 			ClosedPorts: exit.DefaultClosedPorts(),
