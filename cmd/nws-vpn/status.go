@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
 
@@ -33,7 +35,9 @@ type status struct {
 
 	Exit         string `json:"exit"` // npub
 	ExitSoftware string `json:"exit_software,omitempty"`
-	Relay        string `json:"relay,omitempty"`
+	Relay        string `json:"relay,omitempty"` // the one that carries most
+
+	Relays []statusRelay `json:"relays,omitempty"` // of the session
 
 	RTTMillis float64       `json:"rtt_ms,omitempty"` // to the exit and back
 	Flows     statusFlows   `json:"flows"`
@@ -43,9 +47,25 @@ type status struct {
 	Notes     []string      `json:"notes,omitempty"` // what this machine could not do
 }
 
+// statusRelay is what one relay does for the session.
+type statusRelay struct {
+	URL       string  `json:"url"`
+	State     string  `json:"state"`             // connecting, joining, in use or retired
+	Role      string  `json:"role,omitempty"`    // while in use: active, standby, silent
+	Problem   string  `json:"problem,omitempty"` // why it is not in use
+	RTTMillis float64 `json:"rtt_ms,omitempty"`  // to the exit and back by it
+	OKMillis  float64 `json:"ok_ms,omitempty"`   // until it confirms an event
+	Rate      int64   `json:"bytes_per_second"`  // that it has brought to the exit lately, at its best
+	Sent      uint64  `json:"packets_sent"`
+	Lost      uint64  `json:"packets_lost"`
+	Limited   uint64  `json:"rate_limited"`                // events it refused as too many
+	Limit     float64 `json:"events_per_second,omitempty"` // that its limit seems to allow
+}
+
 type statusFlows struct {
 	TCP      int    `json:"tcp"`
 	UDP      int    `json:"udp"`
+	Ping     int    `json:"ping"`
 	Accepted uint64 `json:"accepted"`
 	Rejected uint64 `json:"rejected"`
 }
@@ -69,15 +89,19 @@ func (t *tunnel) status() *status {
 		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: t.started,
 		State: link.State.String(), Since: link.Since,
 		Exit: t.exit.NPub(), ExitSoftware: link.Agent, Relay: link.Relay,
-		RTTMillis: float64(link.Session.RTT) / float64(time.Millisecond),
+		RTTMillis: millis(link.Session.RTT),
 		Flows: statusFlows{
-			TCP: flows.TCPOpen, UDP: flows.UDPOpen,
-			Accepted: flows.TCPAccepted + flows.UDPAccepted, Rejected: flows.TCPRejected + flows.UDPRejected,
+			TCP: flows.TCPOpen, UDP: flows.UDPOpen, Ping: flows.PingOpen,
+			Accepted: flows.TCPAccepted + flows.UDPAccepted + flows.PingAccepted,
+			Rejected: flows.TCPRejected + flows.UDPRejected + flows.PingRejected,
 		},
 		Bytes:   statusBytes{Sent: flows.FromPrograms, Received: flows.ToPrograms},
 		DNS:     t.intercept.Stats(),
 		Notes:   t.platform.Notes(),
 		Session: sessionStatus(link.Session),
+	}
+	for _, r := range link.Relays {
+		s.Relays = append(s.Relays, relayStatus(r))
 	}
 	if link.Failure != nil {
 		s.LastError = link.Failure.Error()
@@ -132,8 +156,8 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		line("problem", "%s", s.LastError)
 	}
 	line("exit", "%s", s.Exit)
-	if s.Relay != "" {
-		line("relay", "%s", s.Relay)
+	for i, r := range s.Relays {
+		line([...]string{"relays", ""}[min(i, 1)], "%s  %s", r.URL, r.describe())
 	}
 	if s.RTTMillis > 0 {
 		line("round trip", "%.1f ms to the exit and back", s.RTTMillis)
@@ -145,6 +169,51 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		line("note", "%s", note)
 	}
 	return w.Flush()
+}
+
+func relayStatus(r nostrlink.RelayStatus) statusRelay {
+	s := statusRelay{
+		URL: r.URL, State: r.State.String(),
+		RTTMillis: millis(r.Path.RTT), OKMillis: millis(r.Pace.Latency),
+		Rate: r.Path.Rate, Sent: r.Path.Sent, Lost: r.Path.Lost,
+		Limited: r.Pace.Limited, Limit: r.Pace.Rate,
+	}
+	if r.Err != nil {
+		s.Problem = r.Err.Error()
+	}
+	if r.State == nostrlink.RelayCarrying {
+		s.Role = "standby"
+		switch {
+		case r.Path.Silent:
+			s.Role = "silent"
+		case r.Path.Active:
+			s.Role = "active"
+		}
+	}
+	return s
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// describe is a relay's line for people, after its URL.
+func (r *statusRelay) describe() string {
+	parts := []string{r.State}
+	if r.Role != "" {
+		parts[0] = r.Role
+	}
+	if r.RTTMillis > 0 {
+		parts = append(parts, fmt.Sprintf("%.1f ms", r.RTTMillis))
+	}
+	if r.Lost > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d packets lost and repaired", r.Lost, r.Sent))
+	}
+	if r.Limit > 0 {
+		parts = append(parts, fmt.Sprintf("limits us to about %.0f events a second", r.Limit))
+	}
+	if r.Problem != "" {
+		parts = append(parts, r.Problem)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // byteSize writes n for people, in powers of 1000.

@@ -144,7 +144,7 @@ func (t *tunnel) startStack(router *nostrlink.Router, book name.Book, cfg *confi
 	if err != nil {
 		return err
 	}
-	forward := netstack.Forward(t.intercept.Dialer(router), netstack.ForwardOptions{})
+	forward := netstack.Forward(t.intercept.Dialer(router), netstack.ForwardOptions{EarlyPorts: cfg.Up.EarlyPorts})
 	t.stack, err = netstack.New(dev, t.intercept.Handler(forward), netstack.Options{UDPIdle: cfg.Up.UDPIdle.Duration(), Log: log})
 	if err != nil {
 		dev.Close()
