@@ -173,24 +173,39 @@ func TestCableIsPulledInMidDownload(t *testing.T) {
 }
 
 func TestExitDiesInMidDownload(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	exit := tun.startExit()
-	tun.startUp()
-	finish := tun.startDownload("50000000", 50_000_000)
-	tun.kill(exit)
-	if err := finish(); err == nil {
-		t.Error("the download ended well without its exit")
+	for name, back := range map[string]bool{"back later": false, "back at once": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits more than it works
+			tun := newTunnel(t)
+			tun.startRelay()
+			exit := tun.startExit()
+			tun.startUp()
+			finish := tun.startDownload("50000000", 50_000_000)
+			tun.kill(exit)
+			if back {
+				tun.startExit()
+			}
+			if err := finish(); err == nil {
+				t.Error("the download ended well without its exit")
+			}
+			if !back {
+				tun.startExit()
+			}
+			tun.recovers()
+		})
 	}
-	tun.startExit()
-	// A new session takes over; until it does, connections may fail.
+}
+
+// recovers waits until connections work again.
+func (tun *tunnel) recovers() {
+	tun.t.Helper()
 	for {
 		got, err := tun.get("http://" + world.WebIP + "/")
 		if err == nil && got == "hello from the web" {
 			return
 		}
 		if tun.ctx.Err() != nil {
-			t.Fatalf("the client does not find its exit again: %q, %v", got, err)
+			tun.t.Fatalf("the client does not find its exit again: %q, %v", got, err)
 		}
 	}
 }
