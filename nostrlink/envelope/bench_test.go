@@ -2,6 +2,7 @@ package envelope
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -137,6 +138,20 @@ func BenchmarkOpenUnverified(b *testing.B) {
 			buf, err = Open(buf[:0], ev.Content, p.key)
 			return err
 		})
+		var both Both
+		waiting := 0
+		benchmark(b, size, "envelope-both", func() error {
+			ev, err := ParseEvent(p.event)
+			if err != nil {
+				return err
+			}
+			both.Dst[waiting], both.Content[waiting] = both.Dst[waiting][:0], ev.Content
+			if waiting++; waiting == len(both.Content) {
+				waiting = 0
+				OpenBoth(&both, p.key)
+			}
+			return errors.Join(both.Err[0], both.Err[1])
+		})
 		benchmark(b, size, "go-nostr", func() error {
 			var ev nostr.Event
 			if err := ev.UnmarshalJSON(p.event); err != nil {
@@ -163,6 +178,16 @@ func BenchmarkVerify(b *testing.B) {
 		}
 		benchmark(b, size, "envelope", verify((*Event).Verify))
 		benchmark(b, size, "envelope-verifier", verify(NewVerifier(1).Verify))
+		v, waiting := NewVerifier(1), (*Event)(nil)
+		benchmark(b, size, "envelope-both", verify(func(ev *Event) error {
+			if waiting == nil {
+				waiting = ev
+				return nil
+			}
+			errA, errB := v.VerifyBoth(ev, waiting)
+			waiting = nil
+			return errors.Join(errA, errB)
+		}))
 		benchmark(b, size, "go-nostr", func() error {
 			_, err := verifyByNostr(p.event)
 			return err

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/secp"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/sha2x"
 )
 
 // What [Event.Verify] may find wrong.
@@ -46,22 +47,50 @@ func (e *Event) Verify() error {
 
 // hash computes the id: the hash of [0,"pubkey",created_at,kind,tags,"content"].
 func (e *Event) hash() (id [32]byte) {
-	var buf [128]byte
-	b := append(buf[:0], `[0,"`...)
-	b = hex.AppendEncode(b, e.PubKey[:])
-	b = append(b, `",`...)
-	b = strconv.AppendInt(b, e.CreatedAt, 10)
-	b = append(b, ',')
-	b = strconv.AppendInt(b, int64(e.Kind), 10)
-	b = append(b, ',')
+	var buf [headSize]byte
 	h := sha256.New()
-	h.Write(b)
+	h.Write(e.head(buf[:0]))
 	h.Write(e.tags)
 	h.Write([]byte(","))
 	h.Write(e.quoted)
 	h.Write([]byte("]"))
 	h.Sum(id[:0])
 	return id
+}
+
+const headSize = 128
+
+// head appends what is hashed before the tags, at most headSize bytes.
+func (e *Event) head(b []byte) []byte {
+	b = append(b, `[0,"`...)
+	b = hex.AppendEncode(b, e.PubKey[:])
+	b = append(b, `",`...)
+	b = strconv.AppendInt(b, e.CreatedAt, 10)
+	b = append(b, ',')
+	b = strconv.AppendInt(b, int64(e.Kind), 10)
+	return append(b, ',')
+}
+
+// hashBoth is hash for two events. For long ones it takes little more time
+// than for one.
+func hashBoth(e, f *Event) (idE, idF [32]byte) {
+	if !sha2x.Available() {
+		return e.hash(), f.hash()
+	}
+	var buf [headSize]byte
+	var x, y sha2x.Digest
+	for _, h := range [...]struct {
+		event *Event
+		sum   *sha2x.Digest
+	}{{e, &x}, {f, &y}} {
+		h.sum.Write(h.event.head(buf[:0]))
+		h.sum.Write(h.event.tags)
+		h.sum.Write([]byte(","))
+	}
+	sha2x.Write2(&x, e.quoted, &y, f.quoted)
+	x.Write([]byte("]"))
+	y.Write([]byte("]"))
+	return x.Sum(), y.Sum()
 }
 
 // Tags iterates over the name and the first value of every tag, in order; the

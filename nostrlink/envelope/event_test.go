@@ -261,3 +261,30 @@ func FuzzSign(f *testing.F) {
 		compareWithNostr(t, &ev, &theirs, ev.Verify() == nil)
 	})
 }
+
+// TestVerifyBoth tries all pairs of good events and of those with a wrong id,
+// signature or text, of several lengths.
+func TestVerifyBoth(t *testing.T) {
+	v := NewVerifier(4)
+	var events []Event
+	for _, size := range []int{1, 1000, MaxPlaintext} {
+		good, err := ParseEvent(newPair(t, size).event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrongID, wrongSig, wrongText := good, good, good
+		wrongID.ID[5] ^= 1
+		wrongSig.Sig[5] ^= 1
+		wrongText.quoted = bytes.Clone(good.quoted)
+		wrongText.quoted[len(good.quoted)/2] ^= 1
+		events = append(events, good, wrongID, wrongSig, wrongText)
+	}
+	for i := range events {
+		for j := range events {
+			errI, errJ := v.VerifyBoth(&events[i], &events[j])
+			if wantI, wantJ := events[i].Verify(), events[j].Verify(); errI != wantI || errJ != wantJ {
+				t.Errorf("events %d and %d: %v, %v; alone: %v, %v", i, j, errI, errJ, wantI, wantJ)
+			}
+		}
+	}
+}

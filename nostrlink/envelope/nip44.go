@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/segmentio/asm/base64"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/sha2x"
 )
 
 // A NIP-44 version 2 payload, before base64:
@@ -45,45 +47,109 @@ var (
 //
 // The MAC is compared in constant time, before anything is decrypted.
 func Open(dst, content []byte, key ConversationKey) ([]byte, error) {
+	var s sealed
+	if err := s.read(dst, content, key); err != nil {
+		return dst, err
+	}
+	if err := s.open(keyedHash(&s.keys.mac, s.hashed())); err != nil {
+		return dst, err
+	}
+	return s.dst, nil
+}
+
+// Both is two payloads to be opened under one key, and what came of it.
+type Both struct {
+	Dst, Content [2][]byte
+	Err          [2]error
+}
+
+// OpenBoth does for each of two payloads what [Open] does, in less time than
+// two calls would take: it replaces b.Dst by the longer slices and sets b.Err.
+func OpenBoth(b *Both, key ConversationKey) {
+	var s [2]sealed
+	for i := range s {
+		b.Err[i] = s[i].read(b.Dst[i], b.Content[i], key)
+	}
+	if b.Err[0] != nil || b.Err[1] != nil || !sha2x.Available() {
+		for i := range s {
+			if b.Err[i] == nil {
+				b.end(i, &s[i], keyedHash(&s[i].keys.mac, s[i].hashed()))
+			}
+		}
+		return
+	}
+	var inner [2]sha2x.Digest
+	padA, padB := innerPad(&s[0].keys.mac), innerPad(&s[1].keys.mac)
+	sha2x.Write2(&inner[0], padA[:], &inner[1], padB[:])
+	sha2x.Write2(&inner[0], s[0].hashed(), &inner[1], s[1].hashed())
+	for i := range s {
+		sum := inner[i].Sum()
+		b.end(i, &s[i], outerHash(&s[i].keys.mac, &sum))
+	}
+}
+
+func (b *Both) end(i int, s *sealed, mac [macSize]byte) {
+	if b.Err[i] = s.open(mac); b.Err[i] == nil {
+		b.Dst[i] = s.dst
+	}
+}
+
+// sealed is a payload that is being opened.
+type sealed struct {
+	dst     []byte // with the payload in its capacity
+	payload []byte
+	keys    messageKeys
+}
+
+// read decodes content into the capacity of dst, which it makes larger if need
+// be, and derives the keys.
+func (s *sealed) read(dst, content []byte, key ConversationKey) error {
 	k := key.bytes()
 	if k == nil {
-		return dst, errNoKey
+		return errNoKey
 	}
 	if len(content) > 0 && content[0] == '#' {
-		return dst, errVersion
+		return errVersion
 	}
 	if len(content) < minContent || len(content) > maxContent || len(content)%4 != 0 {
-		return dst, errPayload
+		return errPayload
 	}
 	size := base64.StdEncoding.DecodedLen(len(content))
-	dst = slices.Grow(dst, size)
-	payload := dst[len(dst) : len(dst)+size]
+	s.dst = slices.Grow(dst, size)
+	payload := s.dst[len(dst) : len(dst)+size]
 	n, err := base64.StdEncoding.Decode(payload, content)
 	// The decoder skips line ends, which no payload has: its size tells.
 	if err != nil || n != size-padding(content) || n < minPayload || n > maxPayload {
-		return dst, errPayload
+		return errPayload
 	}
-	payload = payload[:n]
+	s.payload = payload[:n]
 	if payload[0] != nip44Version {
-		return dst, errVersion
+		return errVersion
 	}
+	s.keys.derive(k, (*[nonceSize]byte)(payload[1:payloadStart]))
+	return nil
+}
 
-	nonce, padded, tag := payload[1:payloadStart], payload[payloadStart:n-macSize], payload[n-macSize:]
-	var keys messageKeys
-	keys.derive(k, (*[nonceSize]byte)(nonce))
-	mac := keyedHash(&keys.mac, nonce, padded)
-	if !hmac.Equal(mac[:], tag) {
-		return dst, errMAC
+// hashed is what the MAC is of.
+func (s *sealed) hashed() []byte { return s.payload[1 : len(s.payload)-macSize] }
+
+// open checks the MAC, decrypts and appends the plaintext to dst.
+func (s *sealed) open(mac [macSize]byte) error {
+	n := len(s.payload) - macSize
+	if !hmac.Equal(mac[:], s.payload[n:]) {
+		return errMAC
 	}
-	if err := keys.xor(payload); err != nil {
-		return dst, err
+	if err := s.keys.xor(s.payload); err != nil {
+		return err
 	}
+	padded := s.payload[payloadStart:n]
 	length := int(binary.BigEndian.Uint16(padded))
 	if length == 0 || len(padded) != 2+paddedLen(length) {
-		return dst, errPadding
+		return errPadding
 	}
-	copy(payload, padded[2:2+length])
-	return dst[:len(dst)+length], nil
+	copy(s.payload, padded[2:2+length])
+	s.dst = s.dst[:len(s.dst)+length]
+	return nil
 }
 
 // padding returns how many bytes short of a multiple of three the base64 text
@@ -104,24 +170,16 @@ func payloadLen(plaintext int) int {
 	return payloadStart + 2 + paddedLen(plaintext) + macSize
 }
 
-// encrypt writes the payload that seals plaintext to payload, which must have
-// its length.
-func encrypt(payload, plaintext []byte, key *[32]byte, nonce *[nonceSize]byte) error {
+// encrypt writes all of the payload that seals plaintext, but for its MAC, to
+// payload, which must have its length, and fills in the keys.
+func (k *messageKeys) encrypt(payload, plaintext []byte, key *[32]byte, nonce *[nonceSize]byte) error {
 	payload[0] = nip44Version
 	copy(payload[1:], nonce[:])
-	end := len(payload) - macSize
-	padded := payload[payloadStart:end]
+	padded := payload[payloadStart : len(payload)-macSize]
 	binary.BigEndian.PutUint16(padded, uint16(len(plaintext)))
 	clear(padded[2+copy(padded[2:], plaintext):])
-
-	var keys messageKeys
-	keys.derive(key, nonce)
-	if err := keys.xor(payload); err != nil {
-		return err
-	}
-	mac := keyedHash(&keys.mac, nonce[:], padded)
-	copy(payload[end:], mac[:])
-	return nil
+	k.derive(key, nonce)
+	return k.xor(payload)
 }
 
 // paddedLen returns the length that NIP-44 pads n > 0 bytes to: a multiple of
@@ -153,26 +211,34 @@ func (k *messageKeys) derive(key *[32]byte, nonce *[nonceSize]byte) {
 // keyedHash is HMAC-SHA-256 (RFC 2104) for keys of 32 bytes. It differs from
 // crypto/hmac in that it allocates nothing: a payload needs four.
 func keyedHash(key *[32]byte, parts ...[]byte) (sum [sha256.Size]byte) {
-	var pad [sha256.BlockSize]byte
+	inner := sha256.New()
+	pad := innerPad(key)
+	inner.Write(pad[:])
+	for _, p := range parts {
+		inner.Write(p)
+	}
+	inner.Sum(sum[:0])
+	return outerHash(key, &sum)
+}
+
+// innerPad is the block that the inner hash of HMAC begins with.
+func innerPad(key *[32]byte) (pad [sha256.BlockSize]byte) {
 	for i := range pad {
 		pad[i] = 0x36
 	}
 	for i, b := range key {
 		pad[i] ^= b
 	}
-	inner := sha256.New()
-	inner.Write(pad[:])
-	for _, p := range parts {
-		inner.Write(p)
-	}
-	inner.Sum(sum[:0])
+	return pad
+}
 
+// outerHash makes the HMAC of its inner hash.
+func outerHash(key *[32]byte, inner *[sha256.Size]byte) [sha256.Size]byte {
+	var b [sha256.BlockSize + sha256.Size]byte
+	pad := innerPad(key)
 	for i := range pad {
-		pad[i] ^= 0x36 ^ 0x5c
+		b[i] = pad[i] ^ 0x36 ^ 0x5c
 	}
-	outer := sha256.New()
-	outer.Write(pad[:])
-	outer.Write(sum[:])
-	outer.Sum(sum[:0])
-	return sum
+	copy(b[sha256.BlockSize:], inner[:])
+	return sha256.Sum256(b[:])
 }

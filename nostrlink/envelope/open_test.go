@@ -118,11 +118,7 @@ func TestOpenRefusesPaddingLies(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	key := [32]byte{5}
 	ck := conversationKey(&key)
-	payload := make([]byte, payloadLen(5))
-	if err := encrypt(payload, []byte("hello"), &key, &[32]byte{7}); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(base64.StdEncoding.AppendEncode(nil, payload))
+	f.Add([]byte(encryptToText(f, []byte("hello"), key, [32]byte{7})))
 	f.Add(append([]byte{0, 5, 'h', 'e', 'l', 'l', 'o'}, make([]byte, 27)...))
 	f.Add([]byte(strings.Repeat("Ag==", 40)))
 	f.Add([]byte("#" + strings.Repeat("A", 131)))
@@ -144,4 +140,41 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzOpenBoth compares with Open, one by one.
+func FuzzOpenBoth(f *testing.F) {
+	key := [32]byte{5}
+	ck := conversationKey(&key)
+	long, short := encryptToText(f, bytes.Repeat([]byte("long"), 3000), key, [32]byte{1}), encryptToText(f, []byte("short"), key, [32]byte{2})
+	f.Add([]byte(long), []byte(short), uint16(0))
+	f.Add([]byte(short), []byte(short), uint16(70))
+	f.Add([]byte(short), []byte(long[:len(long)-4]), uint16(40000))
+	f.Add([]byte("no"), []byte(short), uint16(1))
+	f.Fuzz(func(t *testing.T, p, q []byte, room uint16) {
+		b := Both{Content: [2][]byte{p, q}}
+		for i := range b.Dst {
+			b.Dst[i] = append(make([]byte, 0, 4+int(room)), "kept"...)
+		}
+		OpenBoth(&b, ck)
+		for i, content := range b.Content {
+			want, err := Open([]byte("kept"), content, ck)
+			if err != b.Err[i] || !bytes.Equal(want, b.Dst[i]) {
+				t.Errorf("payload %d: %d bytes, %v; alone: %d bytes, %v", i, len(b.Dst[i]), b.Err[i], len(want), err)
+			}
+		}
+	})
+}
+
+func TestOpenBothWithoutKey(t *testing.T) {
+	p := newPair(t, 100)
+	ev, err := ParseEvent(p.event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := Both{Content: [2][]byte{ev.Content, ev.Content}}
+	OpenBoth(&b, ConversationKey{})
+	if b.Err[0] == nil || b.Err[1] == nil {
+		t.Errorf("opened without a key: %v", b.Err)
+	}
 }

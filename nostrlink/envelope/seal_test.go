@@ -2,12 +2,15 @@ package envelope
 
 import (
 	"bytes"
+	"encoding/base64"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nbd-wtf/go-nostr"
 	"github.com/nbd-wtf/go-nostr/nip44"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/sha2x"
 )
 
 var testTime = time.Unix(1_700_000_000, 0)
@@ -205,15 +208,14 @@ func TestSealsDiffer(t *testing.T) {
 func TestSealLeavesNoTrace(t *testing.T) {
 	key, nonce := [32]byte{1}, [32]byte{2}
 	payload := make([]byte, payloadLen(1000))
-	if err := encrypt(payload, bytes.Repeat([]byte("x"), 1000), &key, &nonce); err != nil {
+	var keys messageKeys
+	if err := keys.encrypt(payload, bytes.Repeat([]byte("x"), 1000), &key, &nonce); err != nil {
 		t.Fatal(err)
 	}
 	short := payload[:payloadLen(5)]
-	if err := encrypt(short, []byte("short"), &key, &nonce); err != nil {
+	if err := keys.encrypt(short, []byte("short"), &key, &nonce); err != nil {
 		t.Fatal(err)
 	}
-	var keys messageKeys
-	keys.derive(&key, &nonce)
 	if err := keys.xor(short); err != nil {
 		t.Fatal(err)
 	}
@@ -265,5 +267,38 @@ func TestHotPathAllocations(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(10, verify); n != 0 {
 		t.Errorf("parsing and verifying allocates %v times", n)
+	}
+}
+
+// TestBothWaysToCloseAgree compares the way that computes two hashes side by
+// side with the plain one, around all edges of blocks and of base64's groups.
+func TestBothWaysToCloseAgree(t *testing.T) {
+	if !sha2x.Available() {
+		t.Skip("the processor has no instructions for SHA-256: there is one way only")
+	}
+	p := newPair(t, 1)
+	to := p.peer.Public()
+	for n := 1; n <= MaxPlaintext; n += 1 + n/7 {
+		tags := [][]string{{"x", strings.Repeat("y", n%97)}}
+		tmpl := Template{Kind: KindNWS, CreatedAt: testTime, Tags: tags, Content: bytes.Repeat([]byte("z"), n)}
+		size := payloadLen(n)
+		closed := func(how func(*writer, *messageKeys, []byte) [32]byte) (string, [32]byte) {
+			var w writer
+			if err := w.begin(nil, p.author, &tmpl, &to, base64.StdEncoding.EncodedLen(size)); err != nil {
+				t.Fatal(err)
+			}
+			var keys messageKeys
+			payload := make([]byte, size)
+			if err := keys.encrypt(payload, tmpl.Content, p.key.bytes(), &[32]byte{9}); err != nil {
+				t.Fatal(err)
+			}
+			id := how(&w, &keys, payload)
+			return string(w.buf), id
+		}
+		textA, idA := closed((*writer).closeTogether)
+		textB, idB := closed((*writer).closeApart)
+		if textA != textB || idA != idB {
+			t.Errorf("%d bytes: the two ways differ", n)
+		}
 	}
 }

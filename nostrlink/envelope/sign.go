@@ -37,8 +37,8 @@ func Sign(dst []byte, author SecretKey, t Template) (event []byte, id [32]byte, 
 		return dst, id, err
 	}
 	w.buf = appendEscaped(w.buf, t.Content)
-	event, id = w.finish()
-	return event, id, nil
+	id = w.close()
+	return w.sign(&id), id, nil
 }
 
 // writer writes one event's JSON, canonical (NIP-01) in all that is hashed:
@@ -46,7 +46,8 @@ func Sign(dst []byte, author SecretKey, t Template) (event []byte, id [32]byte, 
 //	{"id":"…","pubkey":"…","created_at":…,"kind":…,"tags":[…],"content":"…","sig":"…"}
 //
 // begin writes up to the content's opening quote, the caller appends the
-// escaped content to buf, finish writes the rest and fills the holes.
+// escaped content to buf, close computes the id, and sign writes the rest and
+// fills the holes.
 type writer struct {
 	author    *secret
 	buf       []byte
@@ -126,30 +127,44 @@ func appendTags(b []byte, to *PublicKey, tags [][]string) []byte {
 	return append(b, ']')
 }
 
-// finish closes the content, hashes and signs.
-func (w *writer) finish() (event []byte, id [32]byte) {
-	b := append(w.buf, '"')
-	end := len(b)
-
+// close ends the content and returns the id.
+func (w *writer) close() (id [32]byte) {
+	w.buf = append(w.buf, '"')
 	h := sha256.New()
-	h.Write([]byte("[0,"))
-	h.Write(b[w.pubkey : w.createdAt-len(`"created_at":`)]) // with the comma
-	h.Write(b[w.createdAt : w.kind-len(`"kind":`)])
-	h.Write(b[w.kind : w.tags-len(`"tags":`)])
-	h.Write(b[w.tags : w.content-len(`"content":`)])
-	h.Write(b[w.content:end])
+	for _, part := range w.head() {
+		h.Write(part)
+	}
+	h.Write(w.buf[w.content:])
 	h.Write([]byte("]"))
 	h.Sum(id[:0])
+	return id
+}
+
+// head is what is hashed before the content.
+func (w *writer) head() [5][]byte {
+	b := w.buf
+	return [...][]byte{
+		[]byte("[0,"),
+		b[w.pubkey : w.createdAt-len(`"created_at":`)], // with the comma
+		b[w.createdAt : w.kind-len(`"kind":`)],
+		b[w.kind : w.tags-len(`"tags":`)],
+		b[w.tags : w.content-len(`"content":`)],
+	}
+}
+
+// sign returns the whole event.
+func (w *writer) sign(id *[32]byte) (event []byte) {
+	b := w.buf
 	hex.Encode(b[w.id:], id[:])
 
 	var aux [32]byte
 	var sig [64]byte
 	rand.Read(aux[:])
 	k := w.author
-	secp.Sign(&sig, &k.d, (*[32]byte)(&k.pub), k.odd, &id, &aux)
+	secp.Sign(&sig, &k.d, (*[32]byte)(&k.pub), k.odd, id, &aux)
 	b = append(b, `,"sig":"`...)
 	b = hex.AppendEncode(b, sig[:])
-	return append(b, `"}`...), id
+	return append(b, `"}`...)
 }
 
 // appendEscaped appends s as the inside of a JSON string, in the one spelling

@@ -3,12 +3,12 @@ package envelope
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // vectors are those of NIP-44, as published with it.
@@ -76,14 +76,24 @@ func unhex(t *testing.T, s string) (b [32]byte) {
 	return b
 }
 
-// encryptToText does what a Sealer does, with a nonce of the test's choice.
-func encryptToText(t *testing.T, plaintext []byte, key, nonce [32]byte) string {
+// encryptToText returns the content that a Sealer makes, with a nonce of the
+// test's choice and without the limit of an event.
+func encryptToText(t testing.TB, plaintext []byte, key, nonce [32]byte) string {
 	t.Helper()
-	payload := make([]byte, payloadLen(len(plaintext)))
-	if err := encrypt(payload, plaintext, &key, &nonce); err != nil {
+	author, err := GenerateSecretKey()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return base64.StdEncoding.EncodeToString(payload)
+	s := NewSealer(author, author.Public(), conversationKey(&key))
+	event, _, err := s.seal(nil, &Template{Kind: KindNWS, CreatedAt: time.Unix(1, 0), Content: plaintext}, &key, &nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e struct{ Content string }
+	if err := json.Unmarshal(event, &e); err != nil {
+		t.Fatal(err)
+	}
+	return e.Content
 }
 
 func TestVectorsConversationKey(t *testing.T) {
