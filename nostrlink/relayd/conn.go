@@ -100,12 +100,6 @@ func (j *job) parse() {
 	}
 }
 
-// verify is what a worker does.
-func (j *job) verify() {
-	j.verdict = j.event.Verify()
-	close(j.ready)
-}
-
 // sequence is the connection's sequencer. It returns after the reader.
 func (c *conn) sequence() {
 	for j := range c.jobs {
