@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/nws-vpn/nws-vpn/internal/splice"
+	"github.com/nws-vpn/nws-vpn/netstack"
 )
 
 // recorder is a dialer that notes what it is asked for.
@@ -165,5 +166,87 @@ func TestDialKeepsWhatTheConnectionCan(t *testing.T) {
 		if tt.state.aborted+tt.state.closed != 1 || (tt.state.aborted == 1) != tt.abort || flows(i, addr) != 0 {
 			t.Errorf("%T: aborted %d, closed %d times, %d flows", tt.conn, tt.state.aborted, tt.state.closed, flows(i, addr))
 		}
+	}
+}
+
+// earlyRecorder dials early, too.
+type earlyRecorder struct {
+	recorder
+	first string
+}
+
+func (r *earlyRecorder) DialEarly(_ context.Context, network, address string, first []byte) (net.Conn, error) {
+	r.network, r.address, r.first = network, address, string(first)
+	return r.conn, r.err
+}
+
+func TestDialEarlyPutsTheNameBack(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	addr := lookup(t, i, "blog.nostr")
+	next := &earlyRecorder{recorder: recorder{conn: &streamConn{}}}
+	d, ok := i.Dialer(next).(netstack.EarlyDialer)
+	if !ok {
+		t.Fatal("not an EarlyDialer around one")
+	}
+	conn, err := d.DialEarly(t.Context(), "tcp", netip.AddrPortFrom(addr, 80).String(), []byte("GET /"))
+	if err != nil || next.network != "tcp" || next.address != testKey+":80" || next.first != "GET /" {
+		t.Fatalf("dialled %s %s with %q, %v", next.network, next.address, next.first, err)
+	}
+	if n := flows(i, addr); n != 1 {
+		t.Errorf("%d flows while the connection is open", n)
+	}
+	conn.Close()
+	if n := flows(i, addr); n != 0 {
+		t.Errorf("%d flows when the connection is closed", n)
+	}
+	if _, err := d.DialEarly(t.Context(), "tcp", "1.1.1.1:80", nil); err != nil || next.address != "1.1.1.1:80" || next.first != "" {
+		t.Errorf("dialled %s with %q, %v", next.address, next.first, err)
+	}
+	if _, err := d.DialEarly(t.Context(), "tcp", "198.18.7.7:80", nil); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("an address without a name: %v", err)
+	}
+	if _, ok := i.Dialer(&recorder{}).(netstack.EarlyDialer); ok {
+		t.Error("an EarlyDialer around a plain one")
+	}
+}
+
+func TestPingsGoToTheName(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	addr := lookup(t, i, "blog.nostr")
+	for address, want := range map[string]string{
+		addr.String(): testKey, "9.9.9.9": "9.9.9.9", "2620:fe::9": "2620:fe::9", "example.com": "example.com",
+	} {
+		next := &recorder{conn: &packetConn{}}
+		conn, err := i.Dialer(next).DialContext(t.Context(), "ping", address)
+		if err != nil || next.network != "ping" || next.address != want {
+			t.Fatalf("%s: dialled %s %s, %v", address, next.network, next.address, err)
+		}
+		conn.Close()
+	}
+	next := &recorder{}
+	if _, err := i.Dialer(next).DialContext(t.Context(), "ping", "198.18.7.7"); !errors.Is(err, syscall.EHOSTUNREACH) || next.network != "" {
+		t.Errorf("an address without a name: %v, dialled %q", err, next.address)
+	}
+}
+
+type limitedConn struct{ packetConn }
+
+func (limitedConn) MaxDatagram() int { return 1234 }
+
+func TestDialKeepsTheLongestDatagram(t *testing.T) {
+	i := newInterceptor(t, noUpstream(t), Options{})
+	addr := lookup(t, i, "blog.nostr")
+	for _, test := range []struct {
+		conn net.Conn
+		want int
+	}{{&packetConn{}, 0}, {&limitedConn{}, 1234}} {
+		conn, err := i.Dialer(&recorder{conn: test.conn}).DialContext(t.Context(), "udp", netip.AddrPortFrom(addr, 443).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.(interface{ MaxDatagram() int }).MaxDatagram(); got != test.want {
+			t.Errorf("%T: %d, want %d", test.conn, got, test.want)
+		}
+		conn.Close()
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -180,5 +182,21 @@ func TestOnAMachineFlowsAreBounded(t *testing.T) {
 	client{Conn: conn, t: t}.send(ask{host: "blog.nostr", kind: dnsmessage.TypeA}.pack(t))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("one flow too many: %v", err)
+	}
+}
+
+func TestOnAMachineTheServerAnswersPings(t *testing.T) {
+	ping, err := exec.LookPath("ping")
+	if err != nil {
+		t.Skip("needs the program ping")
+	}
+	host := machine(t, newInterceptor(t, upstreamFunc(echo), Options{}))
+	for address, want := range map[string]string{
+		"198.18.0.2": "1 received", "fd6e:7773:7670::2": "1 received", "198.18.77.77": "Destination Host Unreachable",
+	} {
+		result, err := host.Run(t.Context(), netlab.CommandOptions{}, ping, "-n", "-c", "1", "-W", "10", address)
+		if err != nil || !strings.Contains(result.Output, want) {
+			t.Errorf("ping %s: %v, want %q in\n%s", address, err, want, result.Output)
+		}
 	}
 }
