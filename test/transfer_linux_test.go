@@ -138,6 +138,44 @@ func TestTransfersOverRelays(t *testing.T) {
 	})
 }
 
+// secondPort is where the second relay listens, on the host of the first.
+const secondPort = "7778"
+
+// TestTransfersOverTwoRelays: when either of two relays dies in mid-transfer the
+// other takes over; when both die, everything waits until one is back.
+func TestTransfersOverTwoRelays(t *testing.T) {
+	both := []string{"--relay", "ws://" + net.JoinHostPort(world.RelayIP, secondPort)}
+	overRelays(t, func(t *testing.T, kind string) {
+		tun := newTunnel(t)
+		relays := map[string]*netlab.Process{}
+		start := func(tun *tunnel, port string) { relays[port] = tun.startRelayOf(kind, port) }
+		start(tun, world.RelayPort)
+		start(tun, secondPort)
+		tun.startExit(both...)
+		tun.startUp(both...)
+		for _, c := range []struct {
+			name    string
+			disturb func(tun *tunnel)
+		}{
+			{"undisturbed", func(*tunnel) {}},
+			{"the first dies", func(tun *tunnel) { tun.kill(relays[world.RelayPort]) }},
+			{"the first is back, the second dies", func(tun *tunnel) {
+				start(tun, world.RelayPort)
+				tun.kill(relays[secondPort])
+			}},
+			{"none is left, the second is back", func(tun *tunnel) {
+				tun.kill(relays[world.RelayPort])
+				start(tun, secondPort)
+			}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				tun := tun.with(t)
+				tun.transfers(transferSize(), func() { c.disturb(tun) })
+			})
+		}
+	})
+}
+
 // pause stops a process now and lets it go on after some seconds, during the
 // test.
 func (tun *tunnel) pause(p *netlab.Process) {
