@@ -42,12 +42,15 @@ type Config struct {
 	Spread    Spread // how the packets we send use several paths
 	Duplicate bool   // packets of up to 1,200 bytes go over the two best paths at once
 
-	MaxStreamWindow uint64        // how far a stream's window may grow; default 8 MiB
+	MaxStreamWindow uint64        // how far a stream's window may grow; default 16 MiB
 	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB
 	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence; default 20 s
-	DeadAfter       time.Duration // no acknowledgement for so long ends the session; default 30 s
-	AckDelay        time.Duration // how long an acknowledgement waits for company; default 15 ms
-	Log             *slog.Logger  // or nil
+	// DeadAfter is how long the peer may acknowledge nothing while something is
+	// outstanding, by whatever path, before the session ends. Streams survive
+	// shorter cuts. Default 2 min.
+	DeadAfter time.Duration
+	AckDelay  time.Duration // how long an acknowledgement waits for company; default 50 ms
+	Log       *slog.Logger  // or nil
 }
 
 // The defaults of Limits and Config.
@@ -55,11 +58,11 @@ const (
 	DefaultWindow          = 32 << 20
 	DefaultStreamWindow    = 1 << 20
 	DefaultMaxStreams      = 4096
-	DefaultMaxStreamWindow = 8 << 20
+	DefaultMaxStreamWindow = 16 << 20
 	DefaultSendBuffer      = 8 << 20
 	DefaultKeepAlive       = 20 * time.Second
-	DefaultDeadAfter       = 30 * time.Second
-	DefaultAckDelay        = 15 * time.Millisecond
+	DefaultDeadAfter       = 2 * time.Minute
+	DefaultAckDelay        = 50 * time.Millisecond
 )
 
 func (l Limits) withDefaults() Limits {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -24,6 +25,11 @@ type core struct {
 	ring    sentRing
 	rx      received
 	heardOn *pathState // where the newest packet came from that asks for an answer
+
+	level     standing   // the best of all paths
+	primary   *pathState // with Primary
+	electedAt time.Duration
+	usedAt    time.Duration // when something other than a PING was last sent
 
 	streams map[uint64]*stream // by id, until they are gone
 	lastID  uint64             // dialer: the newest stream id
@@ -81,11 +87,12 @@ func newCore(cfg Config, now time.Duration) *core {
 func (c *core) attach(now time.Duration, maxPacket int) *pathState {
 	p := newPathState(now, max(wire.MinMaxPacket, min(maxPacket, c.cfg.Peer.MaxPacket)))
 	c.paths = append(c.paths, p)
+	c.choose(now)
 	return p
 }
 
 // detach takes a path out of use; what it carried is sent again elsewhere.
-func (c *core) detach(p *pathState) {
+func (c *core) detach(now time.Duration, p *pathState) {
 	if p.gone {
 		return
 	}
@@ -96,12 +103,8 @@ func (c *core) detach(p *pathState) {
 	for k := p.lost.head; k != nil; k = p.lost.head {
 		c.forget(k)
 	}
-	for i, q := range c.paths {
-		if q == p {
-			c.paths = append(c.paths[:i:i], c.paths[i+1:]...)
-			return
-		}
-	}
+	c.paths = slices.DeleteFunc(slices.Clone(c.paths), func(q *pathState) bool { return q == p })
+	c.choose(now)
 }
 
 // fail ends the session with err. When tell is set the peer is told why.
@@ -237,22 +240,21 @@ func (c *core) deadline(now time.Duration) time.Duration {
 		at = min(at, c.receivedAt+c.cfg.KeepAlive)
 	}
 	at = min(at, c.receivedAt+c.silence())
-	if due, ok := c.rx.due(c.cfg.AckDelay); ok && due > now {
+	due, owed := c.rx.due(c.cfg.AckDelay)
+	if owed && due > now {
 		at = min(at, due)
 	}
-	work := c.hasWork()
+	work := c.hasWork() || owed
 	for _, p := range c.paths {
-		at = min(at, p.lossAt, p.probeAt(c.ackDelay()))
-		if work && p.holdUntil() > now {
-			at = min(at, p.holdUntil())
+		at = min(at, p.lossAt, c.probeAt(now, p), c.pingAt(now, p), c.slowAt(p))
+		for _, until := range [...]time.Duration{p.holdUntil(), p.throttle.restUntil} {
+			if work && until > now {
+				at = min(at, until)
+			}
 		}
 	}
 	return at
 }
-
-// ackDelay is how long the peer may take to acknowledge; it is assumed to be as
-// patient as we are.
-func (c *core) ackDelay() time.Duration { return max(c.cfg.AckDelay, lazyAck) }
 
 // silence is how long the peer may send nothing at all. The dialer asks for a
 // sign of life after KeepAlive, so a listener may wait for that.
@@ -278,11 +280,18 @@ func (c *core) tick(now time.Duration) {
 		if now >= p.lossAt {
 			c.detectLoss(now, p)
 		}
-		if now >= p.probeAt(c.ackDelay()) {
+		if now >= c.probeAt(now, p) {
 			c.probe(now, p)
+		}
+		if now >= c.pingAt(now, p) {
+			p.pingDue, p.pingedAt = true, now
+		}
+		if now >= c.slowAt(p) {
+			c.bypass(p)
 		}
 		c.forgetLost(now, p)
 	}
+	c.choose(now)
 	if now-c.sweptAt >= time.Minute {
 		c.sweep(now)
 	}

@@ -61,6 +61,7 @@ func (c *core) onAck(now time.Duration, f *wire.Ack) {
 			c.detectLoss(now, p)
 		}
 	}
+	c.choose(now)
 	for i, k := range c.acked {
 		c.recycle(k)
 		c.acked[i] = nil
@@ -119,6 +120,7 @@ func (c *core) detectLoss(now time.Duration, p *pathState) {
 			p.lossAt = k.at + delay
 			return
 		}
+		p.onLost()
 		c.lose(k)
 	}
 	c.forgetLost(now, p)
@@ -127,12 +129,9 @@ func (c *core) detectLoss(now time.Duration, p *pathState) {
 // lose gives a packet up: its frames go again. It is remembered for a while,
 // so that a late acknowledgement shows the loss to be spurious.
 func (c *core) lose(k *sentPacket) {
-	p := k.path
-	p.outstanding.remove(k)
-	p.inflight -= k.cost
-	p.lostPackets++
+	k.path.settle(k)
 	k.lost = true
-	p.lost.push(k)
+	k.path.lost.push(k)
 	c.stats.PacketsLost++
 	c.requeue(k)
 }
@@ -197,15 +196,16 @@ func (c *core) requeueData(s *stream, f *sentFrame) {
 }
 
 // probe asks a path that has fallen silent for a sign of life, with what it
-// has not acknowledged for longest. A path that stays silent loses what it
-// carries to the others.
+// has not acknowledged for longest. What a path carried that stays silent goes
+// by the others.
 func (c *core) probe(now time.Duration, p *pathState) {
 	p.probedAt = now
 	p.timeouts++
 	p.probes = 1
 	c.stats.Probes++
-	if !p.healthy() && c.anyHealthy() {
-		for k := p.outstanding.head; k != nil && k != p.outstanding.tail; k = p.outstanding.head {
+	c.choose(now)
+	if p.standing != c.level && p.standing == silent {
+		for k := p.outstanding.head; k != nil && k != p.handed; k = p.outstanding.head {
 			c.lose(k)
 		}
 	}
@@ -217,13 +217,12 @@ func (c *core) probe(now time.Duration, p *pathState) {
 	}
 }
 
-func (c *core) anyHealthy() bool {
-	for _, p := range c.paths {
-		if p.healthy() {
-			return true
-		}
+// bypass sends by other paths what the carrier of p does not take.
+func (c *core) bypass(p *pathState) {
+	if k := p.handed; k != nil {
+		c.requeue(k)
 	}
-	return false
+	p.slowSeen = true
 }
 
 // forgetLost drops the memory of packets lost long ago.

@@ -47,12 +47,12 @@ func (c *core) consume(now time.Duration, s *stream, n int) {
 	c.want(s, needMaxData)
 }
 
-// share is the credit a stream is to have: its window, but at most a quarter
+// share is the credit a stream is to have: its window, but at most half
 // of what all streams have not left unread, so that a few slow readers cannot
 // stop everybody.
 func (c *core) share(h *recvHalf) uint64 {
 	unread := min(c.rxHighest-c.rxRead, c.cfg.Local.Window)
-	return min(h.window, max((c.cfg.Local.Window-unread)/4, minShare))
+	return min(h.window, max((c.cfg.Local.Window-unread)/2, minShare))
 }
 
 // minShare is the credit a stream gets however little there is.

@@ -27,6 +27,9 @@ func (c *core) next(now time.Duration, p *pathState, dst []byte) []byte {
 	if c.err != nil {
 		return c.goodbye(p, dst)
 	}
+	if len(p.copies) > 0 {
+		return c.nextCopy(now, p, dst)
+	}
 	if !c.ready(now, p) {
 		return nil
 	}
@@ -40,29 +43,52 @@ func (c *core) next(now time.Duration, p *pathState, dst []byte) []byte {
 	}
 	bare := len(b)
 	k := c.newPacket()
-	if p.probes > 0 || c.mayCarry(p) {
+	probe := p.probes > 0 || p.pingDue
+	if c.mayCarry(now, p) || probe && p.carries {
 		b = c.fill(p, k, b)
 	}
-	if len(b) == bare && (c.ping || p.probes > 0) {
-		b = wire.AppendPing(b)
-	}
 	if len(b) > bare {
-		c.ping = false // whatever it is, it asks for an answer
+		c.usedAt = now
+	} else if probe || c.ping && c.mayCarry(now, p) {
+		b = wire.AppendPing(b)
 	}
 	if len(b) == empty {
 		c.recycle(k)
 		return nil
 	}
-	p.probes = max(0, p.probes-1)
+	if len(b) > bare { // whatever it is, it asks for an answer
+		c.ping = c.ping && !p.carries
+		p.pingDue, p.probes = false, 0
+	}
+	k.twin = !probe && c.copy(now, p, b)
 	c.commit(now, p, k, b, len(b) == bare)
 	return b
 }
 
-// commit notes that packet k, with the bytes b, is on its way.
-func (c *core) commit(now time.Duration, p *pathState, k *sentPacket, b []byte, bare bool) {
+// nextCopy gives a packet that another path has sent, too.
+func (c *core) nextCopy(now time.Duration, p *pathState, dst []byte) []byte {
+	b := append(dst[:0], p.copies[0]...)
+	p.copies[0] = nil
+	if p.copies = p.copies[1:]; len(p.copies) == 0 {
+		p.copies = nil
+	}
+	c.stats.PacketsCopied++
+	c.handOver(now, p, maxNumber, b)
+	return b
+}
+
+// handOver notes that the bytes b go to the carrier of p, as packet number n.
+func (c *core) handOver(now time.Duration, p *pathState, n uint64, b []byte) {
 	c.stats.PacketsSent++
 	c.stats.BytesSent += uint64(len(b))
-	p.hop.sent(c.ring.next)
+	p.counts.sent++
+	p.hop.sent(n)
+	p.busy, p.slowSeen, p.sentAt = true, false, now
+}
+
+// commit notes that packet k, with the bytes b, is on its way.
+func (c *core) commit(now time.Duration, p *pathState, k *sentPacket, b []byte, bare bool) {
+	c.handOver(now, p, c.ring.next, b)
 	if bare {
 		c.stats.BareAcksSent++
 		c.ring.push(nil)
@@ -73,17 +99,19 @@ func (c *core) commit(now time.Duration, p *pathState, k *sentPacket, b []byte, 
 		c.ring.push(k)
 		p.onSent(now, k, !c.hasWork())
 	}
-	p.busy = true
-	p.sentAt = now
 }
 
 // sent says that the carrier of p has taken the packet next gave.
-func (c *core) sent(p *pathState) { p.busy = false }
+func (c *core) sent(now time.Duration, p *pathState) {
+	p.taken(now)
+	c.choose(now)
+}
 
 // accepted says that the first hop of p has taken the packet with this index.
 func (c *core) accepted(p *pathState, index uint64) {
 	p.hop.answers = true
 	p.hop.settle(index)
+	p.throttle.accepted(index)
 }
 
 // rejected says that the first hop of p has refused the packet with this index
@@ -95,18 +123,18 @@ func (c *core) rejected(now time.Duration, p *pathState, index uint64) {
 		return
 	}
 	c.stats.PacketsRefused++
-	p.refused++
-	p.refusedUntil = now + limitedFor
-	c.rx.repeat(now)
-	k := c.ring.find(n)
-	if k == nil || k.lost {
-		return
+	p.counts.refused++
+	p.throttle.refused(now, index, p.hop.next())
+	c.choose(now)
+	if k := c.ring.find(n); k != nil && !k.lost {
+		p.settle(k)
+		c.requeue(k)
+		c.ring.drop(n)
+		c.recycle(k)
 	}
-	p.outstanding.remove(k)
-	p.inflight -= k.cost
-	c.requeue(k)
-	c.ring.drop(n)
-	c.recycle(k)
+	if n != maxNumber { // it may have held an acknowledgement
+		c.rx.repeat(now)
+	}
 }
 
 // goodbye builds the last packet of a session on path p, once.
@@ -128,21 +156,16 @@ func (c *core) ready(now time.Duration, p *pathState) bool {
 	if c.err != nil {
 		return c.closing != nil && !p.said
 	}
-	if p.probes > 0 {
+	if p.probes > 0 || p.pingDue || len(p.copies) > 0 {
 		return true
 	}
-	if due, ok := c.rx.due(c.cfg.AckDelay); ok && due <= now && c.answers(p) {
+	if due, ok := c.rx.due(c.cfg.AckDelay); ok && due <= now && c.answers(now, p) {
 		return true
 	}
-	if !c.mayCarry(p) || !c.hasWork() {
+	if !c.mayCarry(now, p) || !c.hasWork() {
 		return false
 	}
-	return c.fills(p.maxPacket) || p.holdUntil() <= now && c.preferred(p)
-}
-
-// mayCarry reports whether p may take more than acknowledgements.
-func (c *core) mayCarry(p *pathState) bool {
-	return p.inflight < p.window && (p.healthy() || !c.anyHealthy())
+	return c.fills(p.maxPacket) || p.holdUntil() <= now && c.preferred(now, p)
 }
 
 // holdUntil is until when small writes wait for company on p.
@@ -151,24 +174,6 @@ func (p *pathState) holdUntil() time.Duration {
 		return 0
 	}
 	return p.sentAt + holdFor
-}
-
-// answers reports whether p is where an acknowledgement goes when nothing else
-// does: where the packet it speaks of came from, so that it does not depend on
-// what we believe of our own direction of the others.
-func (c *core) answers(p *pathState) bool {
-	return p == c.heardOn || c.heardOn.gone || c.heardOn.busy && c.preferred(p)
-}
-
-// preferred reports whether p is where a packet arrives first. Full packets
-// need not ask: they go wherever there is room.
-func (c *core) preferred(p *pathState) bool {
-	for _, q := range c.paths {
-		if q != p && !q.busy && c.mayCarry(q) && (q.backlog() < p.backlog() || !c.mayCarry(p)) {
-			return false
-		}
-	}
-	return true
 }
 
 // fills reports whether there is enough to fill a packet of n bytes.

@@ -35,7 +35,7 @@ const goodputTime = 5 * time.Second
 // measure downloads over streams for a while from a cold start, with a ping
 // stream beside, and gives the goodput in MB/s and the round trips of the pings.
 func measure(t *testing.T, took time.Duration, streams int, links ...[2]*link) (mbps float64, pings []time.Duration, s *sim) {
-	s = newSim(t, 1, Config{}, 40960, links...)
+	s = newSim(t, 1, Config{Spread: Stripe}, 40960, links...)
 	var got uint64
 	s.onOpen = func(st *stream) {
 		s.ends[1].core.accept(st)
@@ -115,8 +115,8 @@ func TestGoodput(t *testing.T) {
 			back := s.ends[0].core.snapshot(s.now)
 			waste := float64(st.BytesSent) / (mbps * 1e6 * goodputTime.Seconds())
 			ping := quantile(pings, 0.5)
-			t.Logf("%5.1f MB/s, ping %v (99 %%: %v), sent %.2f of needed, lost %d, spurious %d, probes %d, %d packets back",
-				mbps, ping, quantile(pings, 0.99), waste, st.PacketsLost, st.PacketsSpurious, st.Probes, back.PacketsSent)
+			t.Logf("%5.1f MB/s, ping %v (99 %%: %v), sent %.2f of needed, lost %d, spurious %d, probes %d, %d packets back, %.1f %%",
+				mbps, ping, quantile(pings, 0.99), waste, st.PacketsLost, st.PacketsSpurious, st.Probes, back.PacketsSent, 100*float64(back.BareAcksSent)/float64(st.PacketsSent))
 			for _, p := range st.Paths {
 				t.Logf("       path: %+v", p)
 			}

@@ -43,6 +43,9 @@ func (h *firstHop) settle(index uint64) (n uint64, ok bool) {
 	return n, true
 }
 
+// next is the index of the packet that comes next.
+func (h *firstHop) next() uint64 { return h.base + uint64(len(h.numbers)) }
+
 // forget gives up waiting for answers: the packets have arrived.
 func (h *firstHop) forget() {
 	h.base += uint64(len(h.numbers))

@@ -50,7 +50,7 @@ func (p *peer) flush() {
 		if b == nil {
 			return
 		}
-		p.core.sent(p.path)
+		p.core.sent(p.now, p.path)
 		p.out = append(p.out, b)
 	}
 }

@@ -230,7 +230,7 @@ func (m *modelRun) turn() {
 			c.tick(m.now)
 		}
 		for b := c.next(m.now, m.paths[e], m.buf[:]); b != nil; b = c.next(m.now, m.paths[e], m.buf[:]) {
-			c.sent(m.paths[e])
+			c.sent(m.now, m.paths[e])
 			m.bag = append(m.bag, [2]any{1 - e, bytes.Clone(b)})
 		}
 		if c.err != nil {

@@ -93,12 +93,13 @@ func (p *Path) sent(err error) bool {
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.core.sent(p.state)
+	now := s.now()
+	s.core.sent(now, p.state)
 	if err != nil {
 		s.core.cfg.Log.Debug("carrier closed", "err", err)
-		s.core.detach(p.state)
+		s.core.detach(now, p.state)
 	}
-	s.after(s.now())
+	s.after(now)
 	return err == nil
 }
 
@@ -107,7 +108,7 @@ func (p *Path) leave() {
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.core.detach(p.state)
+	s.core.detach(s.now(), p.state)
 	s.paths = slices.DeleteFunc(s.paths, func(q *Path) bool { return q == p })
 	if s.ended && len(s.paths) == 0 {
 		close(s.left)
@@ -169,7 +170,7 @@ func (p *Path) Done() <-chan struct{} { return p.done }
 func (p *Path) Detach() {
 	s := p.s
 	s.mu.Lock()
-	s.core.detach(p.state)
+	s.core.detach(s.now(), p.state)
 	p.wake.Signal()
 	s.after(s.now())
 	s.mu.Unlock()

@@ -18,11 +18,7 @@ const (
 	// or not.
 	repeats = 8
 	// ackBytes is how much may come before an acknowledgement goes at once.
-	ackBytes = 512 << 10
-	// fewBytes is less than a full packet, lazyAck how long the acknowledgement
-	// of so little waits for company.
-	fewBytes = 8 << 10
-	lazyAck  = 40 * time.Millisecond
+	ackBytes = 768 << 10
 	// newsLimit is how many runs with news may gather before an
 	// acknowledgement goes at once: it holds wire.MaxAckRanges.
 	newsLimit = wire.MaxAckRanges - 8
@@ -134,17 +130,14 @@ func (r *received) repeat(now time.Duration) {
 func (r *received) hasNews() bool { return r.news > 0 }
 
 // due is when an acknowledgement must go even alone: at once when enough has
-// come, never when nothing asks for it, after delay otherwise. For a few bytes
-// it takes longer: an answer that it can ride on is likely to come, and nothing
-// waits for it.
+// come, never when nothing asks for it, after delay otherwise: an answer that it
+// can ride on may come meanwhile.
 func (r *received) due(delay time.Duration) (time.Duration, bool) {
 	switch {
 	case r.elicited == 0:
 		return 0, false
 	case r.elicitedSz >= ackBytes || r.news >= newsLimit:
 		return r.firstAt, true
-	case r.elicitedSz < fewBytes:
-		return r.firstAt + max(delay, lazyAck), true
 	default:
 		return r.firstAt + delay, true
 	}

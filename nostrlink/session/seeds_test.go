@@ -197,7 +197,7 @@ func (w *world) play(x *simFlow, n int, after time.Duration) {
 func (w *world) randomDetach(r *rand.Rand, maxPacket int) {
 	at := time.Duration(r.IntN(10000)) * time.Millisecond
 	for _, e := range w.ends {
-		w.at(at+time.Duration(r.IntN(3000))*time.Millisecond, func() { e.core.detach(e.paths[0]) })
+		w.at(at+time.Duration(r.IntN(3000))*time.Millisecond, func() { e.core.detach(w.now, e.paths[0]) })
 	}
 	l := [2]*link{randomLink(r), randomLink(r)}
 	w.at(at+time.Duration(r.IntN(30000))*time.Millisecond, func() { w.join(maxPacket, l) })

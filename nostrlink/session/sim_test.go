@@ -250,8 +250,8 @@ func (e *simEnd) transmit(i int, p *pathState, packet []byte) {
 		s.at(ready+l.ok, func() { e.core.accepted(p, index) })
 	}
 	if ready > s.now {
-		s.at(ready, func() { e.core.sent(p) })
+		s.at(ready, func() { e.core.sent(s.now, p) })
 	} else {
-		e.core.sent(p)
+		e.core.sent(s.now, p)
 	}
 }

@@ -17,6 +17,7 @@ type Stats struct {
 	BareAcksSent, BareAcksReceived uint64 // packets with nothing but an acknowledgement
 	PacketsLost, PacketsSpurious   uint64 // given up; of these, arrived after all
 	PacketsRefused                 uint64 // by a first hop, for their rate
+	PacketsCopied                  uint64 // sent over a second path, too
 	Probes                         uint64 // sent because a path had fallen silent
 
 	DatagramsSent, DatagramsReceived uint64
@@ -69,13 +70,14 @@ func (c *core) snapshot(now time.Duration) Stats {
 
 func (c *core) snapshotPath(now time.Duration, p *pathState) PathStats {
 	rate, _ := p.rate.get(more)
+	n := &p.counts
 	return PathStats{
 		RTT: p.srtt, MinRTT: p.minRTT, ReorderWindow: max(p.reorder, p.srtt/8, minReorder),
 		Rate: rate, Window: p.window, InFlight: p.inflight, Unaccepted: p.hop.waiting,
-		Sent: p.sent, Lost: p.lostPackets, Spurious: p.spurious, Refused: p.refused,
+		Sent: n.sent, Lost: n.lost, Spurious: n.spurious, Refused: n.refused,
 		SinceAck: now - p.progressAt,
-		Active:   !p.gone && (p.healthy() || !c.anyHealthy()),
-		Limited:  now < p.refusedUntil,
-		Silent:   !p.healthy(),
+		Active:   p.carries && !p.gone,
+		Limited:  now < p.throttle.limitedUntil,
+		Silent:   p.standing == silent,
 	}
 }
