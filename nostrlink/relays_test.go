@@ -1,0 +1,222 @@
+package nostrlink_test
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
+)
+
+// relays starts some well-behaved relays.
+func relays(t *testing.T, n int) (all []*relaytest.Relay, urls []string) {
+	t.Helper()
+	for range n {
+		r := relaytest.New(t, relaytest.Options{})
+		all, urls = append(all, r), append(urls, r.URL())
+	}
+	return all, urls
+}
+
+// at is what a link says of a relay.
+func at(l *nostrlink.Link, url string) nostrlink.RelayStatus {
+	for _, r := range l.Status().Relays {
+		if r.URL == url {
+			return r
+		}
+	}
+	return nostrlink.RelayStatus{}
+}
+
+func inUse(l *nostrlink.Link, url string) func() bool {
+	return func() bool { return at(l, url).State == nostrlink.RelayCarrying }
+}
+
+func TestASessionUsesTheRelaysOfBothEnds(t *testing.T) {
+	key := newKey(t)
+	_, urls := relays(t, 4) // 0 of the exit only, 3 of the entry only
+	serveExit(t, key, echo, urls[0], urls[1], urls[2])
+	link, _ := serveLink(t, key.Public(), urls[3], urls[2]+"/", strings.ToUpper(urls[1][:2])+urls[1][2:])
+	eventually(t, "both common relays are in use", func() bool { return inUse(link, urls[1])() && inUse(link, urls[2])() })
+	if s := link.Status(); len(s.Relays) != 2 {
+		t.Errorf("the session has %d relays, want the two in common: %+v", len(s.Relays), s.Relays)
+	}
+	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echoed(conn, 2<<20); err != nil {
+		t.Error(err)
+	}
+}
+
+// A flow outlives each of its relays, as long as there is another.
+func TestRelaysThatComeAndGo(t *testing.T) {
+	key := newKey(t)
+	all, urls := relays(t, 2)
+	serveExit(t, key, echo, urls...)
+	link, _ := serveLink(t, key.Public(), urls...)
+	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for round := range 4 {
+		eventually(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
+		var transfer sync.WaitGroup
+		transfer.Go(func() {
+			if err := echoed(conn, 4<<20); err != nil {
+				t.Error(err)
+			}
+		})
+		all[round%2].Cut()
+		transfer.Wait()
+	}
+	if n := link.Status().Session.StreamsOpened; n != 1 {
+		t.Errorf("the session has had %d flows: it is not the first one", n)
+	}
+}
+
+func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
+	for _, reason := range []string{"blocked: go away", "restricted: members only", "invalid: no such kind", "auth-required: who are you", "pow: work harder"} {
+		t.Run(reason, func(t *testing.T) {
+			key := newKey(t)
+			all, urls := relays(t, 2)
+			serveExit(t, key, echo, urls...)
+			link, _ := serveLink(t, key.Public(), urls...)
+			eventually(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
+			conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for i, r := range all {
+				r.Set(relaytest.Behaviour{Reject: reason})
+				if i == 0 {
+					eventually(t, "the relay is retired", func() bool {
+						if err := echoed(conn, 1000); err != nil {
+							t.Fatal(err)
+						}
+						return at(link, urls[0]).State == nostrlink.RelayRetired
+					})
+					if err := at(link, urls[0]).Err; err == nil || !strings.Contains(err.Error(), reason) {
+						t.Errorf("the status says %v, want the relay's reason", err)
+					}
+					continue
+				}
+				go conn.Write(make([]byte, 1000))
+				eventually(t, "the session is given up", func() bool { return link.Status().State != nostrlink.Connected })
+				if err := link.Status().Failure; err == nil || !strings.Contains(err.Error(), reason) {
+					t.Errorf("the status says %v, want the relay's reason", err)
+				}
+			}
+		})
+	}
+}
+
+func TestARelaysRateLimitIsKept(t *testing.T) {
+	key := newKey(t)
+	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{PerSecond: 40}})
+	serveExit(t, key, echo, r.URL())
+	link, _ := serveLink(t, key.Public(), r.URL())
+	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for range 3 {
+		if err := echoed(conn, 4<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := link.Status()
+	if pace := at(link, r.URL()).Pace; pace.Limited == 0 || pace.Rate == 0 || pace.Rate > 400 {
+		t.Errorf("pace %+v, want one that the relay has limited", pace)
+	}
+	if at(link, r.URL()).State != nostrlink.RelayCarrying || s.Session.StreamsOpened != 1 {
+		t.Errorf("the relay is %v", at(link, r.URL()).State)
+	}
+}
+
+func TestARelaysSizeLimitIsKept(t *testing.T) {
+	key := newKey(t)
+	server := relayd.New(relayd.Options{Limits: relayd.Limits{MaxEvent: 16384, MaxMessage: 20000}})
+	web := httptest.NewServer(server)
+	t.Cleanup(func() { server.Close(); web.Close() })
+	url := "ws" + strings.TrimPrefix(web.URL, "http")
+	serveExit(t, key, echo, url)
+	link, _ := serveLink(t, key.Public(), url)
+	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echoed(conn, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if s := link.Status().Session; s.PacketsLost > s.PacketsSent/10 {
+		t.Errorf("%d packets of %d were lost", s.PacketsLost, s.PacketsSent)
+	}
+}
+
+func TestARelayThatWantsToKnowUs(t *testing.T) {
+	key := newKey(t)
+	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{Auth: true}})
+	serveExit(t, key, echo, r.URL())
+	link, _ := serveLink(t, key.Public(), r.URL())
+	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echoed(conn, 100_000); err != nil {
+		t.Error(err)
+	}
+}
+
+// An exit that is killed says no goodbye. Its flows must not hang once it is
+// back, and while it is away the session waits for it.
+func TestAnExitThatIsKilledAndComesBack(t *testing.T) {
+	key := newKey(t)
+	_, urls := relays(t, 1)
+	hub := nostrlink.NewHub(nostrlink.HubOptions{})
+	ready := make(chan string, 1)
+	listener := hub.NewListener(key, urls, nostrlink.ListenerOptions{Ready: func(url string) { ready <- url }})
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { listener.Serve(ctx, echo) })
+	<-ready
+	link, _ := serveLink(t, key.Public(), urls...)
+	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echoed(conn, 1000); err != nil {
+		t.Fatal(err)
+	}
+	hub.Close() // nothing leaves any more
+	cancel()
+	serving.Wait()
+	if _, err := conn.Write([]byte("still there?")); err != nil {
+		t.Errorf("the flow ended with its exit out of sight: %v", err)
+	}
+	serveExit(t, key, echo, urls...)
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a flow of the exit before reads %v", err)
+	}
+	eventually(t, "the new exit is in use", func() bool {
+		again, err := link.DialContext(patience(t), "tcp", "example.com:80")
+		if err != nil {
+			return false
+		}
+		defer again.Close()
+		return echoed(again, 1000) == nil
+	})
+}
