@@ -128,21 +128,41 @@ func TestAttackingRelay(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			relay := relaytest.New(t, relaytest.Options{Behaviour: c.behaviour, Seed: 1})
-			key := newKey(t)
-			listener, _ := serveExit(t, key, echo, relay.URL())
-			var tasks sync.WaitGroup
-			for range 2 {
-				link, _ := serveLink(t, key.Public(), relay.URL())
-				tasks.Go(func() { underAttack(t, link, c.counted) })
-			}
-			tasks.Wait()
+			transferUnderAttack(t, c.counted, relay.URL())
 			if relay.Faked() == 0 {
 				t.Error("the relay did not attack")
 			}
-			if n := listener.Sessions(); n != 2 {
-				t.Errorf("the exit has %d sessions", n)
-			}
 		})
+	}
+}
+
+// TestAttackingRelayBesideAGoodOne: what the one does to packets that the other
+// delivers changes nothing.
+func TestAttackingRelayBesideAGoodOne(t *testing.T) {
+	everything := relaytest.Together(relaytest.Reflect(), relaytest.Replay(3), relaytest.Transplant(), relaytest.ForgeID(3), relaytest.Invent(3))
+	bad := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{Attack: everything, Drop: .3}, Seed: 1})
+	good := relaytest.New(t, relaytest.Options{})
+	unknown := func(session.Rejected) uint64 { return 1 } // it depends on who is faster
+	transferUnderAttack(t, unknown, bad.URL(), good.URL())
+	if bad.Faked() == 0 {
+		t.Error("the relay did not attack")
+	}
+}
+
+// transferUnderAttack makes an exit and two links to it over the relays and
+// uses both at once.
+func transferUnderAttack(t *testing.T, counted func(session.Rejected) uint64, relays ...string) {
+	t.Helper()
+	key := newKey(t)
+	listener, _ := serveExit(t, key, echo, relays...)
+	var tasks sync.WaitGroup
+	for range 2 {
+		link, _ := serveLink(t, key.Public(), relays...)
+		tasks.Go(func() { underAttack(t, link, counted) })
+	}
+	tasks.Wait()
+	if n := listener.Sessions(); n != 2 {
+		t.Errorf("the exit has %d sessions", n)
 	}
 }
 

@@ -135,32 +135,32 @@ func TestGreetings(t *testing.T) {
 		name     string
 		greeting func(g *guest) []byte
 		answer   string
-		sessions int
+		counted  nostrlink.ListenerStats // besides the one greeting
 	}{
-		{"proper", func(g *guest) []byte { return g.hello(proper) }, "WELCOME", 1},
-		{"59 s late", func(g *guest) []byte { return g.hello(off(-59 * time.Second)) }, "WELCOME", 1},
-		{"59 s early", func(g *guest) []byte { return g.hello(off(59 * time.Second)) }, "WELCOME", 1},
-		{"61 s late", func(g *guest) []byte { return g.hello(off(-61 * time.Second)) }, "REFUSED denied by policy", 0},
-		{"61 s early", func(g *guest) []byte { return g.hello(off(61 * time.Second)) }, "REFUSED denied by policy", 0},
+		{"proper", func(g *guest) []byte { return g.hello(proper) }, "WELCOME", nostrlink.ListenerStats{Sessions: 1}},
+		{"59 s late", func(g *guest) []byte { return g.hello(off(-59 * time.Second)) }, "WELCOME", nostrlink.ListenerStats{Sessions: 1}},
+		{"59 s early", func(g *guest) []byte { return g.hello(off(59 * time.Second)) }, "WELCOME", nostrlink.ListenerStats{Sessions: 1}},
+		{"61 s late", func(g *guest) []byte { return g.hello(off(-61 * time.Second)) }, "REFUSED denied by policy", nostrlink.ListenerStats{Stale: 1}},
+		{"61 s early", func(g *guest) []byte { return g.hello(off(61 * time.Second)) }, "REFUSED denied by policy", nostrlink.ListenerStats{Stale: 1}},
 		{"another version", func(g *guest) []byte {
 			return g.hello(func(h *wire.Hello) { h.Versions = []int{wire.Version + 1} })
-		}, "REFUSED not supported", 0},
+		}, "REFUSED not supported", nostrlink.ListenerStats{Refused: 1}},
 		{"one of two versions", func(g *guest) []byte {
 			return g.hello(func(h *wire.Hello) { h.Versions = []int{wire.Version + 1, wire.Version} })
-		}, "WELCOME", 1},
+		}, "WELCOME", nostrlink.ListenerStats{Sessions: 1}},
 		{"the session key is no key", func(g *guest) []byte {
 			return g.hello(func(h *wire.Hello) { h.SessionKey = wire.PublicKey(bytes.Repeat([]byte{0xff}, 32)) })
-		}, "", 0},
+		}, "", nostrlink.ListenerStats{Malformed: 1}},
 		{"forged sender", func(g *guest) []byte {
 			other := newGuest(g.t, g.exit, g.relay)
 			return bytes.Replace(other.hello(proper), []byte(other.key.Public().Hex()), []byte(g.key.Public().Hex()), 1)
-		}, "", 0},
+		}, "", nostrlink.ListenerStats{Forged: 1}},
 		{"wrong signature", func(g *guest) []byte {
 			raw := g.hello(proper)
 			at := bytes.LastIndex(raw, []byte(`"sig":"`)) + len(`"sig":"`)
 			copy(raw[at:], strings.Repeat("5a", 64))
 			return raw
-		}, "", 0},
+		}, "", nostrlink.ListenerStats{Forged: 1}},
 		{"for another exit", func(g *guest) []byte {
 			other := newGuest(g.t, newKey(g.t).Public(), g.relay)
 			raw := other.hello(proper)
@@ -171,9 +171,9 @@ func TestGreetings(t *testing.T) {
 				g.t.Fatal(err)
 			}
 			return raw
-		}, "", 0},
-		{"no HELLO", func(g *guest) []byte { return g.sealed([]byte(`{"type":"DATA","key":"k","data":"AAAA"}`)) }, "", 0},
-		{"no JSON", func(g *guest) []byte { return g.sealed([]byte{1, 2, 3}) }, "", 0},
+		}, "", nostrlink.ListenerStats{Malformed: 1}},
+		{"no HELLO", func(g *guest) []byte { return g.sealed([]byte(`{"type":"DATA","key":"k","data":"AAAA"}`)) }, "", nostrlink.ListenerStats{Malformed: 1}},
+		{"no JSON", func(g *guest) []byte { return g.sealed([]byte{1, 2, 3}) }, "", nostrlink.ListenerStats{Malformed: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			greets(t, func(t *testing.T, g *guest) {
@@ -181,8 +181,10 @@ func TestGreetings(t *testing.T) {
 				if said := g.said(); said != c.answer {
 					t.Errorf("the answer is %q", said)
 				}
-				if n := g.listener.Sessions(); n != c.sessions {
-					t.Errorf("there are %d sessions", n)
+				want := c.counted
+				want.Greetings = 1
+				if got := g.listener.Stats(); got != want {
+					t.Errorf("counted %+v, want %+v", got, want)
 				}
 			})
 		})
@@ -209,8 +211,9 @@ func TestReplayedGreetings(t *testing.T) {
 		if n := strings.Count(g.said(), "WELCOME"); n < 1 || n > 10 {
 			t.Errorf("%d answers to 50 times the same HELLO", n)
 		}
-		if n := g.listener.Sessions(); n != 1 {
-			t.Errorf("there are %d sessions", n)
+		st := g.listener.Stats()
+		if st.Sessions != 1 || st.Greetings != 50 || st.Replayed < 40 || st.Replayed+st.Busy >= 50 {
+			t.Errorf("counted %+v", st)
 		}
 		t.Log("its nonce from somebody else")
 		var nonce wire.Nonce
@@ -222,6 +225,9 @@ func TestReplayedGreetings(t *testing.T) {
 		g.publish(other.hello(func(h *wire.Hello) { h.Nonce = nonce }))
 		if said := other.said(); said != "" {
 			t.Errorf("the answer is %q", said)
+		}
+		if now := g.listener.Stats(); now.Replayed != st.Replayed+1 {
+			t.Errorf("counted %+v", now)
 		}
 		t.Log("later")
 		for range 4 {
@@ -236,8 +242,8 @@ func TestReplayedGreetings(t *testing.T) {
 		if said := g.said(); said != "REFUSED denied by policy" {
 			t.Errorf("after an hour, the answer is %q", said)
 		}
-		if n := g.listener.Sessions(); n != 0 {
-			t.Errorf("there are %d sessions", n)
+		if now := g.listener.Stats(); now.Sessions != 0 || now.Stale == 0 {
+			t.Errorf("counted %+v", now)
 		}
 	})
 }
