@@ -16,7 +16,7 @@ type destination struct {
 	addr netip.Addr // never an IPv4-mapped one, never with a zone
 	host string     // lower case, no final dot
 	exit *[32]byte  // the key in a .nostr name
-	port uint16     // 0 only with exit: the name came without a port
+	port uint16     // 0 for a ping, or with exit: the name came without a port
 }
 
 // parseDestination reads "host:port", where host is an IP address, a name of
@@ -105,8 +105,13 @@ func isNumber(label string) bool {
 
 // what describes d to the one who asked for it.
 func (d destination) what() string {
-	if d.addr.IsValid() {
+	switch {
+	case d.addr.IsValid() && d.port == 0:
+		return d.addr.String()
+	case d.addr.IsValid():
 		return netip.AddrPortFrom(d.addr, d.port).String()
+	case d.port == 0:
+		return d.host
 	}
 	return d.host + ":" + strconv.Itoa(int(d.port))
 }

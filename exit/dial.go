@@ -23,8 +23,10 @@ func (s *Server) dial(ctx context.Context, network string, d destination) (net.C
 	if d.exit != nil {
 		return s.dialService(ctx, network, d)
 	}
-	if err := s.gate.checkPort(d.port); err != nil {
-		return nil, err
+	if network != "ping" { // which has no port
+		if err := s.gate.checkPort(d.port); err != nil {
+			return nil, err
+		}
 	}
 	addrs := []netip.Addr{d.addr}
 	if d.host != "" {
@@ -35,6 +37,13 @@ func (s *Server) dial(ctx context.Context, network string, d destination) (net.C
 	}
 	if err := s.gate.checkAll(addrs); err != nil {
 		return nil, err
+	}
+	if network == "ping" {
+		conn, err := s.openPing(addrs)
+		if err != nil {
+			return nil, refuseDial(d.what(), err)
+		}
+		return conn, nil
 	}
 	conn, err := race(ctx, interleave(addrs), attemptDelay, func(ctx context.Context, a netip.Addr) (net.Conn, error) {
 		return s.dialAddr(ctx, network, netip.AddrPortFrom(a, d.port))

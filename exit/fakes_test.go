@@ -29,7 +29,7 @@ type fakeRequest struct {
 func newRequest(t *testing.T, network, address string) *fakeRequest {
 	t.Helper()
 	r := &fakeRequest{network: network, address: address, accepted: make(chan struct{}), rejected: make(chan error, 1)}
-	if network == "udp" {
+	if network == "udp" || network == "ping" {
 		r.peer, r.flow = net.Pipe() // one Read per Write, as datagrams
 	} else {
 		r.peer, r.flow = tcpPair(t)

@@ -29,6 +29,7 @@ const (
 	ReasonCancelled                  // whoever asked has gone meanwhile
 	ReasonBusy                       // a limit of the exit is reached
 	ReasonNetwork                    // a network the exit does not know
+	ReasonNoPing                     // the exit's system does not let it ping
 	reasons
 )
 
@@ -52,6 +53,7 @@ var reasonTable = [reasons]struct {
 	ReasonCancelled:    {"cancelled", wire.CodeCancelled},
 	ReasonBusy:         {"busy", wire.CodeBusy},
 	ReasonNetwork:      {"unknown_network", wire.CodeUnsupported},
+	ReasonNoPing:       {"may_not_ping", wire.CodeDenied},
 }
 
 // String gives the reason as one lower-case word for logs and metrics.

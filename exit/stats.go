@@ -7,14 +7,15 @@ import "sync/atomic"
 type Stats struct {
 	OpenFlows, Dialling          int
 	TCPFlows, UDPFlows, DNSFlows int64 // accepted
+	PingFlows                    int64
 	Queries, QueriesFailed       int64 // of dns flows
 	BytesSent, BytesReceived     int64
 	Refused                      map[Reason]int64 // reasons that occurred
 }
 
 type counters struct {
-	tcpFlows, udpFlows, dnsFlows atomic.Int64
-	asked, unanswered            atomic.Int64
-	sent, received               atomic.Int64
-	refused                      [reasons]atomic.Int64
+	tcpFlows, udpFlows, dnsFlows, pingFlows atomic.Int64
+	asked, unanswered                       atomic.Int64
+	sent, received                          atomic.Int64
+	refused                                 [reasons]atomic.Int64
 }

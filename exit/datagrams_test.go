@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -72,7 +73,7 @@ func TestIdleDatagramFlowsEnd(t *testing.T) {
 		out, world := net.Pipe()
 		began, ended := time.Now(), time.Time{}
 		go func() {
-			relayDatagrams(in, out, time.Minute)
+			relayDatagrams(in, out, patience{time.Minute, time.Minute})
 			ended = time.Now()
 		}()
 		buf := make([]byte, 10)
@@ -99,6 +100,100 @@ func TestIdleDatagramFlowsEnd(t *testing.T) {
 			t.Errorf("ended at %v, want %v", ended, want)
 		}
 	})
+}
+
+// A flow whose destination never answers ends sooner.
+func TestUnansweredDatagramFlowsEndSooner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, answer := range []bool{false, true} {
+			client, in := net.Pipe()
+			out, world := net.Pipe()
+			began, ended := time.Now(), make(chan time.Time, 1)
+			go func() {
+				relayDatagrams(in, out, patience{answered: 5 * time.Minute, unanswered: time.Minute})
+				ended <- time.Now()
+			}()
+			buf := make([]byte, 10)
+			time.Sleep(50 * time.Second)
+			client.Write([]byte("x"))
+			world.Read(buf)
+			want := began.Add(50*time.Second + time.Minute)
+			if answer {
+				world.Write([]byte("y"))
+				client.Read(buf)
+				want = began.Add(50*time.Second + 5*time.Minute)
+			}
+			if got := <-ended; !got.Equal(want) {
+				t.Errorf("answered %v: ended after %v, want %v", answer, got.Sub(began), want.Sub(began))
+			}
+		}
+	})
+}
+
+func TestIdleDatagramFlowsHoldNoBuffers(t *testing.T) {
+	const flows = 100
+	s := newServer(t, Config{})
+	to := echoUDP(t)
+	var peers []*stub
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range flows {
+		r := newRequest(t, "udp", to)
+		peer := newStub()
+		r.flow = peer
+		handle(t, s, r)
+		peer.toServer <- []byte("x")
+		if got := <-peer.fromServer; string(got) != "x" {
+			t.Fatalf("read %q", got)
+		}
+		peers = append(peers, peer)
+	}
+	runtime.GC()
+	runtime.GC() // the second empties what the pool kept through the first
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > flows*maxDatagram/4 {
+		t.Errorf("%d idle flows hold %d bytes: buffers are kept while idle", flows, grown)
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+}
+
+// stub is a flow of a session: it writes itself, one datagram at a time.
+type stub struct {
+	net.Conn
+	toServer, fromServer chan []byte
+	closed               chan struct{}
+	once                 sync.Once
+}
+
+func newStub() *stub {
+	return &stub{toServer: make(chan []byte), fromServer: make(chan []byte), closed: make(chan struct{})}
+}
+
+func (s *stub) Close() error { s.once.Do(func() { close(s.closed) }); return nil }
+
+func (s *stub) Write(p []byte) (int, error) {
+	select {
+	case s.fromServer <- bytes.Clone(p):
+		return len(p), nil
+	case <-s.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func (s *stub) WriteTo(w io.Writer) (int64, error) {
+	for {
+		select {
+		case p := <-s.toServer:
+			if _, err := w.Write(p); err != nil {
+				return 0, err
+			}
+		case <-s.closed:
+			return 0, net.ErrClosed
+		}
+	}
 }
 
 // abortable records how it was aborted.
