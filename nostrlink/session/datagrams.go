@@ -67,6 +67,14 @@ func (f *Datagrams) next() ([]byte, error) {
 	}
 }
 
+// MaxDatagram is the longest datagram that Write takes now, in bytes. It changes
+// when carriers come and go.
+func (f *Datagrams) MaxDatagram() int {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	return f.s.core.largestDatagram()
+}
+
 // Write sends p as one datagram. It does not wait; one that is too large for
 // the carriers fails with EMSGSIZE.
 func (f *Datagrams) Write(p []byte) (int, error) {
