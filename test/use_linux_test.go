@@ -2,7 +2,6 @@ package test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/base32"
 	"encoding/hex"
@@ -16,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nbd-wtf/go-nostr/nip19"
 
@@ -311,39 +309,6 @@ func TestErrorsOfConnecting(t *testing.T) {
 	}
 	if res := tun.runAny("nc", "", "-v", "-w", "15", world.WebIP, world.PortRefused); res.Code == 0 || !strings.Contains(res.Output, "refused") {
 		t.Errorf("nc ended with code %d: %s", res.Code, res.Output)
-	}
-}
-
-func TestDatagrams(t *testing.T) {
-	bothFamilies(t, connected(t), func(tun *tunnel, ip string) {
-		c, err := tun.Client.DialContext(tun.ctx, "udp", net.JoinHostPort(ip, world.PortEcho))
-		if err != nil {
-			tun.t.Fatal(err)
-		}
-		defer c.Close()
-		for _, size := range []int{1, 512, 1200, 4000} {
-			want := bytes.Repeat([]byte{byte(size)}, size)
-			if got, err := exchange(c, want); err != nil || !bytes.Equal(got, want) {
-				tun.t.Errorf("%d bytes: %d came back, %v", size, len(got), err)
-			}
-		}
-	})
-}
-
-// exchange sends a datagram, again when it gets lost, and reads one.
-func exchange(c net.Conn, data []byte) ([]byte, error) {
-	buf := make([]byte, 64<<10)
-	for try := 0; ; try++ {
-		if _, err := c.Write(data); err != nil {
-			return nil, err
-		}
-		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			return nil, err
-		}
-		n, err := c.Read(buf)
-		if err == nil || try == 3 {
-			return buf[:n], err
-		}
 	}
 }
 
