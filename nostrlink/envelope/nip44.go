@@ -10,6 +10,7 @@ import (
 
 	"github.com/segmentio/asm/base64"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/chacha"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/internal/sha2x"
 )
 
@@ -139,10 +140,8 @@ func (s *sealed) open(mac [macSize]byte) error {
 	if !hmac.Equal(mac[:], s.payload[n:]) {
 		return errMAC
 	}
-	if err := s.keys.xor(s.payload); err != nil {
-		return err
-	}
 	padded := s.payload[payloadStart:n]
+	chacha.XOR(padded, &s.keys.cipher, &s.keys.nonce)
 	length := int(binary.BigEndian.Uint16(padded))
 	if length == 0 || len(padded) != 2+paddedLen(length) {
 		return errPadding
@@ -172,14 +171,14 @@ func payloadLen(plaintext int) int {
 
 // encrypt writes all of the payload that seals plaintext, but for its MAC, to
 // payload, which must have its length, and fills in the keys.
-func (k *messageKeys) encrypt(payload, plaintext []byte, key *[32]byte, nonce *[nonceSize]byte) error {
+func (k *messageKeys) encrypt(payload, plaintext []byte, key *[32]byte, nonce *[nonceSize]byte) {
 	payload[0] = nip44Version
 	copy(payload[1:], nonce[:])
 	padded := payload[payloadStart : len(payload)-macSize]
 	binary.BigEndian.PutUint16(padded, uint16(len(plaintext)))
 	clear(padded[2+copy(padded[2:], plaintext):])
 	k.derive(key, nonce)
-	return k.xor(payload)
+	chacha.XOR(padded, &k.cipher, &k.nonce)
 }
 
 // paddedLen returns the length that NIP-44 pads n > 0 bytes to: a multiple of

@@ -63,9 +63,7 @@ func (s *Sealer) seal(dst []byte, t *Template, key *[32]byte, nonce *[nonceSize]
 		return dst, id, err
 	}
 	var keys messageKeys
-	if err := keys.encrypt(payload, t.Content, key, nonce); err != nil {
-		return dst, id, err
-	}
+	keys.encrypt(payload, t.Content, key, nonce)
 	if sha2x.Available() {
 		id = w.closeTogether(&keys, payload)
 	} else {
