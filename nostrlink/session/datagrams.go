@@ -67,6 +67,14 @@ func (f *Datagrams) next() ([]byte, error) {
 	}
 }
 
+// MaxDatagram is the longest datagram that Write takes now, in bytes. It changes
+// when carriers come and go.
+func (f *Datagrams) MaxDatagram() int {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	return f.s.core.largestDatagram()
+}
+
 // Write sends p as one datagram. It does not wait; one that is too large for
 // the carriers fails with EMSGSIZE.
 func (f *Datagrams) Write(p []byte) (int, error) {
@@ -85,12 +93,4 @@ func (f *Datagrams) Write(p []byte) (int, error) {
 	f.s.core.sendDatagram(f.st, p)
 	f.s.after(f.s.now())
 	return len(p), nil
-}
-
-// MaxDatagram is the longest datagram that Write takes. It changes with the
-// carriers.
-func (f *Datagrams) MaxDatagram() int {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	return f.s.core.largestDatagram()
 }
