@@ -59,25 +59,66 @@ func TestKernelConnectGetsTheRightErrno(t *testing.T) {
 	}
 }
 
+// late is a dialer whose connections take what is sent, and then fail as failing
+// does: so does a link that asks for a flow with its first datagram.
+func late(err *atomic.Pointer[error]) Dialer {
+	return dialerFunc(func(context.Context, string, string) (net.Conn, error) {
+		return &lateConn{err: *err.Load(), sent: make(chan struct{}, 10), closed: make(chan struct{})}, nil
+	})
+}
+
+type lateConn struct {
+	net.Conn
+	err    error
+	sent   chan struct{}
+	closed chan struct{}
+}
+
+func (c *lateConn) Close() error { close(c.closed); return nil }
+
+func (c *lateConn) Write(p []byte) (int, error) { c.sent <- struct{}{}; return len(p), nil }
+
+func (c *lateConn) Read([]byte) (int, error) {
+	select {
+	case <-c.sent:
+		return 0, c.err
+	case <-c.closed:
+		return 0, net.ErrClosed
+	}
+}
+
 func TestKernelUDPSocketGetsTheRightErrno(t *testing.T) {
-	var dialError atomic.Pointer[error]
-	w := newKernelWorld(t, Forward(failing(&dialError), ForwardOptions{}), Options{})
-	for _, test := range errnos {
-		dialError.Store(&test.err)
-		for _, to := range []netip.AddrPort{server4, server6} {
-			want := syscall.ECONNREFUSED
-			if errors.Is(test.err, syscall.EACCES) {
-				want = test.v6
-				if to == server4 {
-					want = test.v4
+	for name, dialer := range map[string]func(*atomic.Pointer[error]) Dialer{"at once": failing, "later": late} {
+		t.Run(name, func(t *testing.T) {
+			var dialError atomic.Pointer[error]
+			w := newKernelWorld(t, Forward(dialer(&dialError), ForwardOptions{}), Options{})
+			for _, test := range errnos {
+				// Later, these are no refusals: the flow ends, as any does.
+				if name == "later" && (errors.Is(test.err, errTest) || errors.Is(test.err, syscall.ECONNRESET)) {
+					continue
+				}
+				dialError.Store(&test.err)
+				for _, to := range []netip.AddrPort{server4, server6} {
+					w.expectUDPErrno(t, to, test.err, test.v4, test.v6)
 				}
 			}
-			c := w.dial(t, "udp", to.String())
-			c.Write([]byte("question"))
-			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, want) {
-				t.Errorf("%v: socket to %s gets %v, want %v", test.err, to, err, want)
-			}
+		})
+	}
+}
+
+func (w *kernelWorld) expectUDPErrno(t *testing.T, to netip.AddrPort, dialError error, v4, v6 syscall.Errno) {
+	t.Helper()
+	want := syscall.ECONNREFUSED
+	if errors.Is(dialError, syscall.EACCES) {
+		want = v6
+		if to == server4 {
+			want = v4
 		}
+	}
+	c := w.dial(t, "udp", to.String())
+	c.Write([]byte("question"))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, want) {
+		t.Errorf("%v: socket to %s gets %v, want %v", dialError, to, err, want)
 	}
 }
 

@@ -95,33 +95,40 @@ func TestKernelPingIsAnswered(t *testing.T) {
 }
 
 func TestKernelPingGetsTheRightErrno(t *testing.T) {
-	var dialError atomic.Pointer[error]
-	w := newKernelWorld(t, Forward(failing(&dialError), ForwardOptions{}), Options{})
-	for _, test := range []struct {
-		err    error
-		v4, v6 syscall.Errno
-	}{
-		{syscall.EHOSTUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTUNREACH},
-		{syscall.ENETUNREACH, syscall.ENETUNREACH, syscall.ENETUNREACH},
-		{syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.EHOSTUNREACH},
-		{syscall.EACCES, syscall.EHOSTUNREACH, syscall.EACCES},
-		{syscall.EOPNOTSUPP, syscall.EHOSTUNREACH, syscall.EACCES},
-		{syscall.ECONNREFUSED, syscall.ECONNREFUSED, syscall.ECONNREFUSED},
-	} {
-		dialError.Store(&test.err)
-		for _, to := range []netip.Addr{server4.Addr(), server6.Addr()} {
-			want := test.v4
-			if to.Is6() {
-				want = test.v6
+	for name, dialer := range map[string]func(*atomic.Pointer[error]) Dialer{"at once": failing, "later": late} {
+		t.Run(name, func(t *testing.T) {
+			var dialError atomic.Pointer[error]
+			w := newKernelWorld(t, Forward(dialer(&dialError), ForwardOptions{}), Options{})
+			for _, test := range pingErrnos {
+				dialError.Store(&test.err)
+				w.expectPingErrno(t, server4.Addr(), test.err, test.v4)
+				w.expectPingErrno(t, server6.Addr(), test.err, test.v6)
 			}
-			c := w.pingSocket(t, to)
-			if _, err := c.Write(request(to, 1, nil)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.Read(make([]byte, 100)); !errors.Is(err, want) {
-				t.Errorf("%v: ping of %s gets %v, want %v", test.err, to, err, want)
-			}
-		}
+		})
+	}
+}
+
+// What a ping socket gets for each error of the dialer.
+var pingErrnos = []struct {
+	err    error
+	v4, v6 syscall.Errno
+}{
+	{syscall.EHOSTUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTUNREACH},
+	{syscall.ENETUNREACH, syscall.ENETUNREACH, syscall.ENETUNREACH},
+	{syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.EHOSTUNREACH},
+	{syscall.EACCES, syscall.EHOSTUNREACH, syscall.EACCES},
+	{syscall.EOPNOTSUPP, syscall.EHOSTUNREACH, syscall.EACCES},
+	{syscall.ECONNREFUSED, syscall.ECONNREFUSED, syscall.ECONNREFUSED},
+}
+
+func (w *kernelWorld) expectPingErrno(t *testing.T, to netip.Addr, dialError error, want syscall.Errno) {
+	t.Helper()
+	c := w.pingSocket(t, to)
+	if _, err := c.Write(request(to, 1, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 100)); !errors.Is(err, want) {
+		t.Errorf("%v: ping of %s gets %v, want %v", dialError, to, err, want)
 	}
 }
 

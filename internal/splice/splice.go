@@ -9,9 +9,13 @@ package splice
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // Conn is a connection whose sending half can be closed on its own.
@@ -35,52 +39,104 @@ type Stats struct {
 	AToB, BToA int64
 }
 
+// halfIdle is how long a connection of which one side has ended may be silent,
+// up to twice that: the other side may have gone without a word, and whoever
+// is left to answer may never do so (RFC 5382, REQ-5, asks for 4 minutes).
+const halfIdle = 10 * time.Minute
+
 // Join copies from a to b and from b to a until both directions have ended,
 // then closes both. The end of one direction is passed on with CloseWrite (or,
 // on a connection that cannot half-close, with Close). An error in either
 // direction aborts both connections, so that neither peer takes a broken
-// transfer for a whole one; Join returns the first such error.
+// transfer for a whole one; Join returns the first such error. So does silence,
+// once one direction has ended and nothing has passed in the other for 10
+// minutes: then the error is syscall.ETIMEDOUT.
 //
 // Join blocks; close or abort either connection to end it early.
-func Join(a, b net.Conn) (Stats, error) {
-	var (
-		s     Stats
-		first error
-		once  sync.Once
-		done  = make(chan struct{})
-	)
-	fail := func(err error) {
-		once.Do(func() { first = err })
-		Abort(a, err)
-		Abort(b, err)
-	}
-	go func() {
-		defer close(done)
-		var err error
-		if s.BToA, err = pipe(a, b); err != nil {
-			fail(err)
-		}
-	}()
-	var err error
-	if s.AToB, err = pipe(b, a); err != nil {
-		fail(err)
-	}
-	<-done
+func Join(a, b net.Conn) (Stats, error) { return joinFor(a, b, halfIdle) }
+
+func joinFor(a, b net.Conn, idle time.Duration) (Stats, error) {
+	j := joint{a: a, b: b, idle: idle}
+	aToB, bToA := make(chan struct{}), make(chan struct{})
+	var s Stats
+	var both sync.WaitGroup
+	both.Go(func() {
+		s.BToA = j.pipe(a, b)
+		close(bToA)
+		j.wait(aToB)
+	})
+	s.AToB = j.pipe(b, a)
+	close(aToB)
+	j.wait(bToA)
+	both.Wait()
 	a.Close()
 	b.Close()
-	return s, first
+	return s, j.err
+}
+
+// joint is what the two directions share.
+type joint struct {
+	a, b net.Conn
+	idle time.Duration
+
+	moves atomic.Int64 // writes in both directions
+
+	once sync.Once
+	err  error // the first
+}
+
+func (j *joint) fail(err error) {
+	j.once.Do(func() { j.err = err })
+	Abort(j.a, err)
+	Abort(j.b, err)
 }
 
 // pipe copies src to dst until src ends, then ends dst's sending half.
-func pipe(dst, src net.Conn) (int64, error) {
-	n, err := copyTo(dst, src)
-	if err != nil {
-		return n, err
+func (j *joint) pipe(dst, src net.Conn) int64 {
+	n, err := copyTo(&mover{dst, &j.moves}, src)
+	if err == nil {
+		err = closeWrite(dst)
 	}
-	return n, closeWrite(dst)
+	if err != nil {
+		j.fail(err)
+	}
+	return n
 }
 
-func copyTo(dst, src net.Conn) (int64, error) {
+// wait waits for the other direction, and ends it when it is silent.
+func (j *joint) wait(other <-chan struct{}) {
+	timer := time.NewTimer(j.idle)
+	defer timer.Stop()
+	for last := j.moves.Load(); ; timer.Reset(j.idle) {
+		select {
+		case <-other:
+			return
+		case <-timer.C:
+		}
+		moves := j.moves.Load()
+		if moves == last {
+			j.fail(fmt.Errorf("splice: half closed, and silent for %v: %w", j.idle, syscall.ETIMEDOUT))
+			<-other
+			return
+		}
+		last = moves
+	}
+}
+
+// mover counts writes. It also hides ReadFrom, which would allocate buffers of
+// its own.
+type mover struct {
+	to    io.Writer
+	moves *atomic.Int64
+}
+
+func (m *mover) Write(p []byte) (int, error) {
+	n, err := m.to.Write(p)
+	m.moves.Add(1)
+	return n, err
+}
+
+func copyTo(dst io.Writer, src net.Conn) (int64, error) {
 	if w, ok := src.(io.WriterTo); ok && !isKernelConn(src) {
 		return w.WriteTo(dst)
 	}
@@ -89,9 +145,8 @@ func copyTo(dst, src net.Conn) (int64, error) {
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	// The struct hides ReadFrom and WriteTo: they would allocate buffers of
-	// their own.
-	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+	// The struct hides WriteTo, which would allocate a buffer of its own.
+	return io.CopyBuffer(dst, struct{ io.Reader }{src}, buf[:])
 }
 
 // isKernelConn reports whether c is one of the standard library's sockets,

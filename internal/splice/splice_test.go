@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -160,6 +163,75 @@ func TestErrorAbortsBothSides(t *testing.T) {
 		if !aborted {
 			t.Errorf("%s was not aborted", name)
 		}
+	}
+}
+
+// quiet is a connection that can half-close. Reads get what comes out of data
+// until that is closed.
+type quiet struct {
+	net.Conn
+	data    chan string
+	aborted chan error
+	once    sync.Once
+	end     chan struct{}
+}
+
+func newQuiet() *quiet {
+	return &quiet{data: make(chan string), aborted: make(chan error, 10), end: make(chan struct{})}
+}
+
+func (q *quiet) Read(p []byte) (int, error) {
+	select {
+	case s, ok := <-q.data:
+		if !ok {
+			return 0, io.EOF
+		}
+		return copy(p, s), nil
+	case <-q.end:
+		return 0, net.ErrClosed
+	}
+}
+func (q *quiet) Write(p []byte) (int, error) { return len(p), nil }
+func (q *quiet) CloseWrite() error           { return nil }
+func (q *quiet) Abort(err error)             { q.aborted <- err; q.Close() }
+func (q *quiet) Close() error                { q.once.Do(func() { close(q.end) }); return nil }
+
+// Only a connection that is half closed may not be silent for long, whichever
+// half it is.
+func TestSilenceEndsAHalfClosedConnection(t *testing.T) {
+	for name, sides := range map[string]func(a, b *quiet) (ends, stays *quiet){
+		"a": func(a, b *quiet) (*quiet, *quiet) { return a, b },
+		"b": func(a, b *quiet) (*quiet, *quiet) { return b, a },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newQuiet(), newQuiet()
+				done := make(chan result, 1)
+				go func() {
+					s, err := Join(a, b)
+					done <- result{s, err}
+				}()
+				time.Sleep(1000 * time.Hour) // open, it may
+				ends, stays := sides(a, b)
+				close(ends.data)
+				began := time.Now()
+				for range 10 {
+					time.Sleep(halfIdle - time.Second)
+					stays.data <- "still here"
+				}
+				if r := <-done; !errors.Is(r.err, syscall.ETIMEDOUT) || r.AToB+r.BToA != 100 {
+					t.Errorf("ended with %+v, want a timeout after 100 bytes", r)
+				}
+				if silent := time.Since(began) - 10*(halfIdle-time.Second); silent < halfIdle || silent > 2*halfIdle {
+					t.Errorf("ended after %v of silence", silent)
+				}
+				for _, c := range []*quiet{a, b} {
+					if err := <-c.aborted; !errors.Is(err, syscall.ETIMEDOUT) {
+						t.Errorf("aborted with %v", err)
+					}
+				}
+			})
+		})
 	}
 }
 
