@@ -1,6 +1,6 @@
 // Package demo shows the main job of nws-vpn on one machine without touching
 // the machine's own network: relay, exit and client run as real processes in
-// network namespaces, the system's curl, dig and nc use the tunnel, and every
+// network namespaces, the system's curl, dig, nc and ping use the tunnel, and every
 // answer, the client's wire, the relay's view and the restored state are
 // checked, not only shown.
 //
@@ -16,7 +16,7 @@ type Options struct {
 	Out    io.Writer // required: where the story goes
 
 	// Probe is the command, with its first arguments, that runs the function
-	// Probe of this package. It stands in for curl, dig or nc where one is not
+	// Probe of this package. It stands in for curl, dig, nc or ping where one is not
 	// installed. When it is empty too, the demo fails and says what to install.
 	Probe []string
 }

@@ -74,7 +74,7 @@ func TestDemoNoticesAVPNThatDoesNothing(t *testing.T) {
 		t.Fatalf("the demo was content:\n%s", output)
 	}
 	for _, want := range []string{
-		"FAIL  nothing but TCP with the relay", "to 203.0.113.53:53", // the leak, with an example
+		"FAIL  nothing but TCP with the relays", "to 203.0.113.53:53", // the leak, with an example
 		"FAIL  curl http://npub1qq",
 		"FAIL  nws-vpn down",
 		"FAIL  resolv.conf", `+ file /etc/resolv.conf`,
@@ -113,9 +113,9 @@ func TestProbersStandIn(t *testing.T) {
 		t.Error("the demo was content")
 	}
 	for _, want := range []string{
-		"curl is not installed", "dig is not installed", "nc is not installed",
+		"curl is not installed", "dig is not installed", "nc is not installed", "ping is not installed",
 		"ok    its resolver knows nothing", "ok    curl http://203.0.113.80", "ok    dig TXT", "ok    dig @203.0.113.53 -p 5353",
-		"ok    nc 203.0.113.80 2121", "ok    nc 203.0.113.80 81", "ok    curl http://www.beyond.example:81",
+		"ok    ping 203.0.113.80", "ok    nc 203.0.113.80 2121", "ok    nc 203.0.113.80 81", "ok    curl http://www.beyond.example:81",
 		"ok    curl a file", "ok    curl sends it back",
 	} {
 		if !strings.Contains(output, want) {

@@ -8,10 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
 )
 
 // Probe stands in for programs that the machine does not have. It is meant to
@@ -21,9 +25,10 @@ import (
 //	http [-o FILE] [-T FILE] URL     as curl
 //	dns [-s SERVER:PORT] NAME TYPE   as dig +short; TYPE is A, AAAA or TXT
 //	tcp HOST PORT                    as nc
+//	ping ADDRESS                     as ping -c 1, IPv4; needs root
 func Probe(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	if len(args) == 0 {
-		fmt.Fprintln(errOut, "probe: say which: http, dns or tcp")
+		fmt.Fprintln(errOut, "probe: say which: http, dns, tcp or ping")
 		return 2
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
@@ -42,6 +47,8 @@ func Probe(ctx context.Context, args []string, in io.Reader, out, errOut io.Writ
 		err = probeDNS(ctx, *server, rest[0], rest[1], out)
 	case args[0] == "tcp" && len(rest) == 2:
 		err = probeTCP(ctx, net.JoinHostPort(rest[0], rest[1]), in, out)
+	case args[0] == "ping" && len(rest) == 1:
+		err = probePing(ctx, rest[0], out)
 	default:
 		fmt.Fprintf(errOut, "probe: %s: wrong arguments\n", args[0])
 		return 2
@@ -134,4 +141,42 @@ func probeTCP(ctx context.Context, address string, in io.Reader, out io.Writer) 
 	}
 	_, err = io.Copy(out, c)
 	return err
+}
+
+// probePing sends one ICMP echo request and waits for its reply. (RFC 792)
+func probePing(ctx context.Context, address string, out io.Writer) error {
+	to, err := netip.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	conn, err := net.ListenPacket("ip4:icmp", "0.0.0.0")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	id := os.Getpid() & 0xffff
+	request := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: id, Seq: 1, Data: []byte("nws-vpn probe")}}
+	packet, err := request.Marshal(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.WriteTo(packet, &net.IPAddr{IP: to.AsSlice()}); err != nil {
+		return err
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		m, err := icmp.ParseMessage(ipv4.ICMPTypeEcho.Protocol(), buf[:n])
+		if err != nil || m.Type != ipv4.ICMPTypeEchoReply {
+			continue
+		}
+		if echo, ok := m.Body.(*icmp.Echo); ok && echo.ID == id {
+			_, err := fmt.Fprintln(out, "reply from", from)
+			return err
+		}
+	}
 }

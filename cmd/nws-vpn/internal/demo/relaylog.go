@@ -75,6 +75,50 @@ func (v *relayView) rows() []traffic {
 	return rows
 }
 
+// busyRelay finds out which of several relays carries a transfer.
+type busyRelay struct {
+	killed int // the relay that was killed for it, or -1
+
+	mu   sync.Mutex
+	seen map[int]int // large events since watch, by relay
+	told chan int    // or nil: nobody watches
+}
+
+// Events of this size are a transfer's, and so many of one relay's show that it
+// is well under way there.
+const (
+	largeEvent = 30_000
+	underWay   = 100
+)
+
+func newBusyRelay() *busyRelay { return &busyRelay{killed: -1} }
+
+// watch returns a channel that gets the number of the first relay that has
+// carried a part of a transfer from now on.
+func (b *busyRelay) watch() <-chan int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seen, b.told = map[int]int{}, make(chan int, 1)
+	return b.told
+}
+
+// add takes a line that a relay printed.
+func (b *busyRelay) add(relay int, line string) {
+	_, size, ok := parseEventLine(line)
+	if !ok || size < largeEvent {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.told == nil {
+		return
+	}
+	if b.seen[relay]++; b.seen[relay] >= underWay {
+		b.told <- relay
+		b.told = nil
+	}
+}
+
 // parseEventLine reads a line of words key=value with kind, author, recipient
 // and size.
 func parseEventLine(line string) (p pair, size int, ok bool) {

@@ -56,11 +56,18 @@ type demo struct {
 	relay *relayView
 	tap   *wireTap // or nil: the start failed
 
-	snapshot         string // of the client, before
-	asked            int    // questions to the uplink's resolver, before
-	exitKey          string // npub
-	relayd, exit, up *netlab.Process
+	snapshot string // of the client, before
+	asked    int    // questions to the uplink's resolver, before
+	exitKey  string // npub
+	relays   [2]*netlab.Process
+	busy     *busyRelay
+	exit, up *netlab.Process
 }
+
+// The second relay's port, on the host of the first.
+const secondPort = "7778"
+
+var secondURL = "ws://" + world.RelayIP + ":" + secondPort
 
 func (d *demo) introduce() {
 	d.print("%s", d.paint(bold, "nws-vpn demo"))
@@ -72,7 +79,7 @@ func (d *demo) introduce() {
     curl, dig, nc ──┐                             ┌── web  %s
     nws-vpn up      ├────────── relay-net ────────┤   DNS  %s
                     │                             │
-    relay ──────────┘                             └── exit
+    two relays ─────┘                             └── exit
     nws-vpn relay                                     nws-vpn exit`, world.WebIP, world.DNSIP)
 	for _, name := range d.tools.missing {
 		d.note("%s is not installed: a prober built into nws-vpn takes its place", name)
@@ -108,7 +115,8 @@ func (d *demo) before(ctx context.Context) bool {
 }
 
 func (d *demo) newTap() (*wireTap, error) {
-	return tapWire(d.world.Client, "eth0", netip.MustParseAddrPort(world.RelayIP+":"+world.RelayPort))
+	return tapWire(d.world.Client, "eth0",
+		netip.MustParseAddrPort(world.RelayIP+":"+world.RelayPort), netip.MustParseAddrPort(world.RelayIP+":"+secondPort))
 }
 
 // closeTap ends the tap when nobody has judged by it; a second end is harmless.
@@ -118,15 +126,23 @@ func (d *demo) closeTap() {
 	}
 }
 
-// start starts the three programs.
+// start starts the programs.
 func (d *demo) start(ctx context.Context) bool {
-	d.heading("Start: three processes of nws-vpn")
+	d.heading("Start: four processes of nws-vpn")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	d.relay = newRelayView(world.WebIP, world.WebIP6, world.DNSIP, world.WebName, "beyond.example", world.ServiceText)
-	return d.step("nws-vpn relay", func() (detail string, err error) {
-		d.relayd, err = d.world.StartRelay(ctx, world.Options{Args: []string{"--log-events"}, OnLine: d.relay.add})
-		return world.RelayURL, err
+	d.busy = newBusyRelay()
+	return d.step("nws-vpn relay, twice", func() (string, error) {
+		for i, port := range []string{world.RelayPort, secondPort} {
+			args := []string{"--log-events", "--listen", world.RelayIP + ":" + port}
+			see := func(line string) { d.relay.add(line); d.busy.add(i, line) }
+			var err error
+			if d.relays[i], err = d.world.StartRelay(ctx, world.Options{Args: args, OnLine: see}); err != nil {
+				return "", err
+			}
+		}
+		return world.RelayURL + ", " + secondURL, nil
 	}) && d.step("nws-vpn keygen, nws-vpn exit", func() (string, error) {
 		if err := d.world.ServeHTTP(d.world.Exit, world.ServiceAddress, world.Handler(world.ServiceText)); err != nil {
 			return "", err
@@ -136,7 +152,7 @@ func (d *demo) start(ctx context.Context) bool {
 		if d.exitKey, err = d.world.Keygen(ctx, d.world.Exit, file); err != nil {
 			return "", err
 		}
-		d.exit, err = d.world.StartExit(ctx, file, world.Options{Args: []string{"--service", "80=" + world.ServiceAddress}})
+		d.exit, err = d.world.StartExit(ctx, file, world.Options{Args: []string{"--service", "80=" + world.ServiceAddress, "--relay", secondURL}})
 		return shorten(d.exitKey, 30), err
 	}) && d.step("nws-vpn up", func() (detail string, err error) {
 		if d.snapshot, err = d.world.Client.Snapshot(); err != nil {
@@ -146,7 +162,7 @@ func (d *demo) start(ctx context.Context) bool {
 			return "", err
 		}
 		d.asked = len(d.world.Uplink.Asked())
-		d.up, err = d.world.StartUp(ctx, d.exitKey, world.Options{})
+		d.up, err = d.world.StartUp(ctx, d.exitKey, world.Options{Args: []string{"--relay", secondURL}})
 		return "connected", err
 	})
 }
@@ -178,13 +194,13 @@ func (d *demo) after(ctx context.Context) {
 
 func (d *demo) judgeWire() {
 	d.heading("What passed on the client's wire, from up to down")
-	d.step("nothing but TCP with the relay", func() (string, error) {
+	d.step("nothing but TCP with the relays", func() (string, error) {
 		counts, err := d.tap.close()
 		if err = errors.Join(err, counts.leak()); err != nil {
 			return "", err
 		}
 		if counts.relay == 0 {
-			return "", errors.New("the relay was not seen either")
+			return "", errors.New("the relays were not seen either")
 		}
 		return fmt.Sprintf("%d frames, %s; %d ARP and NDP", counts.relay, megabytes(counts.relayBytes), counts.local), nil
 	})
@@ -196,11 +212,18 @@ func (d *demo) judgeWire() {
 	})
 }
 
-// judgeRelay ends the relay, so that its log is whole, and reads it.
+// judgeRelay ends the relay that is left, so that its log is whole, and reads
+// what both have logged.
 func (d *demo) judgeRelay(ctx context.Context) {
-	d.heading("What the relay saw")
-	_ = d.relayd.Signal(unix.SIGTERM)
-	ended := d.relayd.Wait(ctx)
+	d.heading("What the relays saw")
+	var ended error
+	for i, p := range d.relays {
+		if i == d.busy.killed {
+			continue
+		}
+		_ = p.Signal(unix.SIGTERM)
+		ended = errors.Join(ended, p.Wait(ctx))
+	}
 	rows := d.relay.rows()
 	d.note("%-6s %-20s %-20s %9s %11s %9s", "kind", "author", "recipient", "events", "bytes", "largest")
 	for i, t := range rows {
@@ -227,7 +250,7 @@ func (d *demo) showLogs() {
 	for _, p := range []struct {
 		name    string
 		process *netlab.Process
-	}{{"nws-vpn relay", d.relayd}, {"nws-vpn exit", d.exit}, {"nws-vpn up", d.up}} {
+	}{{"nws-vpn relay", d.relays[0]}, {"the second nws-vpn relay", d.relays[1]}, {"nws-vpn exit", d.exit}, {"nws-vpn up", d.up}} {
 		if p.process != nil {
 			d.log(p.name, p.process.Output())
 		}

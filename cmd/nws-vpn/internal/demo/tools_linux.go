@@ -21,7 +21,7 @@ type tools struct {
 
 func findTools(client *netlab.Host, probe []string) (*tools, error) {
 	t := &tools{client: client, paths: map[string]string{}, probe: probe}
-	for _, name := range []string{"curl", "dig", "nc"} {
+	for _, name := range []string{"curl", "dig", "nc", "ping"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.missing = append(t.missing, name)
@@ -30,7 +30,7 @@ func findTools(client *netlab.Host, probe []string) (*tools, error) {
 		t.paths[name] = path
 	}
 	if len(t.missing) > 0 && len(probe) == 0 {
-		return nil, fmt.Errorf("demo: %s not found: install it (on Debian: apt-get install curl dnsutils netcat-openbsd)", strings.Join(t.missing, ", "))
+		return nil, fmt.Errorf("demo: %s not found: install it (on Debian: apt-get install curl dnsutils netcat-openbsd iputils-ping)", strings.Join(t.missing, ", "))
 	}
 	return t, nil
 }

@@ -28,6 +28,7 @@ func (d *demo) use(ctx context.Context) {
 	}
 	bounded("curl a file, SHA-256 compared", longPatience, d.download)
 	bounded("curl sends it back, SHA-256 compared", longPatience, d.upload)
+	bounded("curl it again, its relay is killed meanwhile", longPatience, d.survive)
 }
 
 type check struct {
@@ -63,10 +64,16 @@ func (d *demo) checks() []check {
 		{"dig TXT " + world.WebName, answer("", "", world.WebName, "TXT", world.WebText)},
 		{"dig @" + world.DNSIP + " " + world.WebName, answer(world.DNSIP, world.PortDNS, world.WebName, "A", world.WebIP)},
 		{"dig @" + world.DNSIP + " -p " + world.PortDNS2 + " (plain UDP)", answer(world.DNSIP, world.PortDNS2, world.WebName, "A", world.WebIP)},
+		{"ping " + world.WebIP, d.ping},
 		{"nc " + world.WebIP + " " + world.PortBanner + " (the server speaks first)", d.banner},
 		{"nc " + world.WebIP + " " + world.PortRefused + " (nobody listens)", d.refused},
 		{"curl http://" + world.WebName + ":" + world.PortRefused + " (nobody listens)", d.refusedPage},
 	}
+}
+
+func (d *demo) ping(ctx context.Context) (string, error) {
+	_, err := d.tools.mustRun(ctx, "ping", []string{"-n", "-c", "1", "-W", "10", world.WebIP}, []string{"ping", world.WebIP}, "")
+	return "answered, by the exit's own ping", err
 }
 
 func (d *demo) banner(ctx context.Context) (string, error) {
@@ -128,6 +135,29 @@ func (d *demo) upload(ctx context.Context) (string, error) {
 		err = fmt.Errorf("the server got %q, not %q", answer, want)
 	}
 	return rate(world.FileSize, took), err
+}
+
+// survive downloads while the relay that carries the download is killed.
+func (d *demo) survive(ctx context.Context) (string, error) {
+	busy := d.busy.watch()
+	type result struct {
+		rate string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		rate, err := d.download(ctx)
+		done <- result{rate, err}
+	}()
+	select {
+	case i := <-busy:
+		d.relays[i].Kill()
+		d.busy.killed = i
+	case r := <-done:
+		return "", errors.Join(r.err, errors.New("it ended before a relay had carried any of it"))
+	}
+	r := <-done
+	return r.rate + " over the other one", r.err
 }
 
 // makeFile writes the file anew, so that the upload does not hang on the

@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -12,9 +13,9 @@ import (
 )
 
 // wireTap judges what passes on the client's cable: nothing but TCP with the
-// relay's address and port, and what the cable itself needs.
+// relays' addresses and ports, and what the cable itself needs.
 type wireTap struct {
-	relay   netip.AddrPort
+	relays  []netip.AddrPort
 	sniffer *netlab.Sniffer
 
 	mu     sync.Mutex
@@ -23,12 +24,12 @@ type wireTap struct {
 
 type wireCounts struct {
 	relay, local, other int   // frames
-	relayBytes          int64 // to and from the relay
+	relayBytes          int64 // to and from the relays
 	examples            []string
 }
 
-func tapWire(client *netlab.Host, device string, relay netip.AddrPort) (*wireTap, error) {
-	t := &wireTap{relay: relay}
+func tapWire(client *netlab.Host, device string, relays ...netip.AddrPort) (*wireTap, error) {
+	t := &wireTap{relays: relays}
 	var err error
 	t.sniffer, err = client.Sniff(device, t.see)
 	return t, err
@@ -40,7 +41,7 @@ func (t *wireTap) see(p netlab.Packet) {
 	switch c := &t.counts; {
 	case p.Local():
 		c.local++
-	case p.Protocol == unix.IPPROTO_TCP && (p.Outgoing && p.Destination == t.relay || !p.Outgoing && p.Source == t.relay):
+	case p.Protocol == unix.IPPROTO_TCP && t.isRelay(p):
 		c.relay++
 		c.relayBytes += int64(p.Length)
 	default:
@@ -49,6 +50,14 @@ func (t *wireTap) see(p netlab.Packet) {
 			c.examples = append(c.examples, p.String())
 		}
 	}
+}
+
+func (t *wireTap) isRelay(p netlab.Packet) bool {
+	other := p.Source
+	if p.Outgoing {
+		other = p.Destination
+	}
+	return slices.Contains(t.relays, other)
 }
 
 // close ends the tap and returns what passed, or an error when some of it went
