@@ -246,7 +246,7 @@ func (c *core) deadline(now time.Duration) time.Duration {
 	}
 	work := c.hasWork() || owed
 	for _, p := range c.paths {
-		at = min(at, p.lossAt, c.probeAt(now, p), c.pingAt(now, p), c.slowAt(p))
+		at = min(at, p.lossAt, c.probeAt(now, p), c.pingAt(now, p), c.slowAt(p), c.overdueAt(p))
 		for _, until := range [...]time.Duration{p.holdUntil(), p.throttle.restUntil} {
 			if work && until > now {
 				at = min(at, until)
@@ -287,7 +287,10 @@ func (c *core) tick(now time.Duration) {
 			p.pingDue, p.pingedAt = true, now
 		}
 		if now >= c.slowAt(p) {
-			c.bypass(p)
+			c.bypass(now, p)
+		}
+		for now >= c.overdueAt(p) {
+			c.requeue(p.outstanding.unmoved())
 		}
 		c.forgetLost(now, p)
 	}

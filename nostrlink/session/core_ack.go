@@ -209,20 +209,18 @@ func (c *core) probe(now time.Duration, p *pathState) {
 			c.lose(k)
 		}
 	}
-	for k := p.outstanding.head; k != nil; k = k.next {
-		if !k.moved {
-			c.requeue(k)
-			return
-		}
+	if k := p.outstanding.unmoved(); k != nil {
+		c.requeue(k)
 	}
 }
 
 // bypass sends by other paths what the carrier of p does not take.
-func (c *core) bypass(p *pathState) {
-	if k := p.handed; k != nil {
+func (c *core) bypass(now time.Duration, p *pathState) {
+	p.slowSeen = true
+	c.choose(now)
+	if k := p.handed; k != nil && p.standing != c.level {
 		c.requeue(k)
 	}
-	p.slowSeen = true
 }
 
 // forgetLost drops the memory of packets lost long ago.

@@ -111,7 +111,6 @@ func (c *core) sent(now time.Duration, p *pathState) {
 func (c *core) accepted(p *pathState, index uint64) {
 	p.hop.answers = true
 	p.hop.settle(index)
-	p.throttle.accepted(index)
 }
 
 // rejected says that the first hop of p has refused the packet with this index

@@ -51,6 +51,15 @@ func (l *packetList) remove(p *sentPacket) {
 	p.prev, p.next = nil, nil
 }
 
+// unmoved is the oldest packet whose frames were not queued again, or nil.
+func (l *packetList) unmoved() *sentPacket {
+	k := l.head
+	for k != nil && k.moved {
+		k = k.next
+	}
+	return k
+}
+
 // sentRing finds sent packets by number. It spans the numbers from base up to,
 // but not including, next; most of them are nil: acknowledged, forgotten, or
 // never tracked.

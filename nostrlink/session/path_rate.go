@@ -24,8 +24,13 @@ func (p *pathState) sampleRTT(now, mean, least time.Duration, calm bool) {
 		p.calm = mean
 		return
 	}
-	if calm {
-		p.calm += (mean - p.calm) / 4
+	switch {
+	case p.standing == silent: // it may be another one now
+		p.calm = mean
+	case calm && mean < p.calm:
+		p.calm += (mean - p.calm) / 2
+	case calm:
+		p.calm += (mean - p.calm) / 8
 	}
 	p.rttvar += ((mean - p.srtt).Abs() - p.rttvar) / 4
 	p.srtt += (mean - p.srtt) / 8

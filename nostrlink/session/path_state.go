@@ -132,7 +132,8 @@ func (p *pathState) onAcked(now time.Duration, k *sentPacket) {
 	if k.lost {
 		p.onSpurious(now, rtt)
 	} else {
-		p.lossRate -= p.lossRate * lossWeight
+		since := (now - p.progressAt).Seconds() / lossFade.Seconds()
+		p.lossRate -= p.lossRate * min(max(lossWeight, since), 1)
 	}
 	p.newest = max(p.newest, k.number+1)
 	n := &p.news
@@ -149,8 +150,14 @@ func (p *pathState) onAcked(now time.Duration, k *sentPacket) {
 	n.sum += rtt
 }
 
-// lossWeight is what one packet counts in the smoothed rate of losses.
-const lossWeight = 1. / 64
+const (
+	// lossWeight is what one packet counts in the smoothed rate of losses, and
+	// lossFade how soon the rate of a path is forgotten that carries little.
+	lossWeight = 1. / 64
+	lossFade   = 2 * time.Minute
+	// fewLosses do not make a path worse than another.
+	fewLosses = 1. / 32
+)
 
 // onLost notes that a packet is thought lost while the path is alive.
 func (p *pathState) onLost() {
@@ -203,5 +210,5 @@ func (p *pathState) cost() time.Duration {
 		return initialRTT
 	}
 	rtt := max(p.calm, p.minRTT)
-	return rtt + time.Duration(4*p.lossRate*float64(rtt+p.lossDelay()))
+	return rtt + time.Duration(4*max(0, p.lossRate-fewLosses)*float64(rtt+p.lossDelay()))
 }

@@ -182,6 +182,7 @@ type simFlow struct {
 	end      *simEnd
 	st       *stream
 	salt     byte
+	echo     bool // answers each with one as large
 	sent     int
 	received int
 	seen     map[int]bool
@@ -212,6 +213,9 @@ func (x *simFlow) wakeReader() {
 		}
 		x.seen[n] = true
 		x.received++
+		if x.echo {
+			x.send(len(d) - 4)
+		}
 	}
 }
 

@@ -29,10 +29,17 @@ type link struct {
 	loss   float64
 	dup    float64
 	cuts   []cut
+	stuck  []cut         // Send returns only at the end of these
+	limit  float64       // packets per second that the first hop takes; 0: any
+	paced  bool          // and the carrier keeps to it
 	ok     time.Duration // the first hop reports what it took after this; 0: never
 
-	free time.Duration // when the sender is idle again
-	last time.Duration // newest delivery, for inOrder
+	free   time.Duration // when the sender is idle again
+	last   time.Duration // newest delivery, for inOrder
+	tokens float64       // up to a second's worth
+	filled time.Duration // when tokens was right
+
+	lost, refused uint64 // packets
 }
 
 // cut is a time in which nothing gets through.
@@ -45,6 +52,36 @@ func (l *link) isCut(at time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// admit reports whether the first hop takes another packet now, by its limit.
+func (l *link) admit(now time.Duration) bool {
+	if l.limit == 0 {
+		return true
+	}
+	if l.filled == 0 {
+		l.tokens = l.limit
+	}
+	l.tokens = min(l.tokens+l.limit*(now-l.filled).Seconds(), l.limit)
+	l.filled = max(now, 1)
+	if l.tokens < 1 && !l.paced {
+		return false
+	}
+	l.tokens--
+	return true
+}
+
+// release is when Send returns that would at ready.
+func (l *link) release(now, ready time.Duration) time.Duration {
+	if l.paced && l.tokens < 0 {
+		ready = max(ready, now+time.Duration(-l.tokens/l.limit*float64(time.Second)))
+	}
+	for _, c := range l.stuck {
+		if now >= c.from && now < c.to {
+			ready = max(ready, c.to)
+		}
+	}
+	return ready
 }
 
 // arrivals says when a packet of n bytes handed over now arrives, possibly
@@ -63,6 +100,7 @@ func (l *link) arrivals(now time.Duration, n int, r *rand.Rand) (at []time.Durat
 	}
 	for range copies {
 		if r.Float64() < l.loss || l.isCut(start) {
+			l.lost++
 			continue
 		}
 		t := l.free + l.delay
@@ -237,7 +275,15 @@ func (e *simEnd) pump() (any bool) {
 func (e *simEnd) transmit(i int, p *pathState, packet []byte) {
 	s, l := e.sim, e.links[i]
 	other := s.ends[1-int(e.core.cfg.Role)]
-	arrivals, ready := l.arrivals(s.now, len(packet), s.r)
+	admitted := l.admit(s.now)
+	var arrivals []time.Duration
+	ready := s.now
+	if admitted {
+		arrivals, ready = l.arrivals(s.now, len(packet), s.r)
+	} else {
+		l.refused++
+	}
+	ready = l.release(s.now, ready)
 	for _, at := range arrivals {
 		s.at(at, func() { other.core.receive(s.now, other.paths[i], packet) })
 	}
@@ -246,7 +292,10 @@ func (e *simEnd) transmit(i int, p *pathState, packet []byte) {
 	}
 	index := e.sends[i]
 	e.sends[i]++
-	if l.ok > 0 && !l.isCut(s.now) {
+	switch {
+	case !admitted:
+		s.at(ready+max(l.ok, time.Millisecond), func() { e.core.rejected(s.now, p, index) })
+	case l.ok > 0 && !l.isCut(s.now):
 		s.at(ready+l.ok, func() { e.core.accepted(p, index) })
 	}
 	if ready > s.now {

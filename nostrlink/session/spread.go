@@ -61,6 +61,7 @@ func (c *core) elect(now time.Duration, best *pathState) {
 	for _, p := range c.paths {
 		earlier := c.earlier(p, old) && p.cost() <= old.cost()+sameBy
 		if p != old && p.proven(now) && (earlier || float64(p.cost()) < betterBy*float64(old.cost())-float64(sameBy)) {
+			old.distrust(now)
 			c.primary, c.electedAt = p, now
 			return
 		}
@@ -139,8 +140,11 @@ func (c *core) copy(now time.Duration, p *pathState, packet []byte) bool {
 // else says whether it lives; at once when its round trip is unknown.
 func (c *core) pingAt(now time.Duration, p *pathState) time.Duration {
 	every := standbyPing
-	if c.idle(now) {
+	switch {
+	case c.idle(now):
 		every = idlePing
+	case !p.hasRTT:
+		every = firstPing
 	}
 	switch {
 	case len(c.paths) == 1, p.pingDue, p.inflight > 0, p.timeouts > 0:
@@ -165,6 +169,15 @@ func (c *core) probeAt(now time.Duration, p *pathState) time.Duration {
 		most = standbyProbe
 	}
 	return p.probeAt(c.cfg.AckDelay, most) // the peer is thought to be as patient
+}
+
+// overdueAt is when something that p has not acknowledged in time is to go by
+// another path.
+func (c *core) overdueAt(p *pathState) time.Duration {
+	if p.timeouts == 0 || p.standing == c.level {
+		return never
+	}
+	return p.overdueAt(c.cfg.AckDelay)
 }
 
 // slowAt is when the carrier of p will count as slow, or was found to be.

@@ -14,6 +14,8 @@ const (
 const (
 	maxBackoff = 2 * time.Second  // between probes while no path is alive, unless the timeout is longer
 	maxTimeout = 10 * time.Second // and then
+	// quiet is the least time without any news before a path is probed.
+	quiet = 200 * time.Millisecond
 	// standbyProbe and idleProbe are the longest pauses between probes of a
 	// silent path while another one carries, and while nothing is to be carried.
 	standbyProbe = 15 * time.Second
@@ -21,6 +23,7 @@ const (
 	// standbyPing and idlePing are how long a path that is one of several may
 	// have nothing to acknowledge before it gets a PING: a relay counts events.
 	standbyPing = 20 * time.Second
+	firstPing   = 5 * time.Second // while its round trip is unknown
 	idlePing    = 2 * time.Minute
 	// idleAfter is how long there must be nothing to carry for that.
 	idleAfter = time.Minute
@@ -32,7 +35,7 @@ const (
 	slowAfter = 700 * time.Millisecond
 	// minSlow and maxSlow bound for how long such a path is avoided.
 	minSlow = 2 * time.Second
-	maxSlow = 30 * time.Second
+	maxSlow = 10 * time.Second
 	// minProof and maxProof bound how long a path that fell silent must be sound
 	// before it is preferred again; it doubles with each time.
 	minProof = 2 * time.Second
@@ -52,13 +55,19 @@ func (p *pathState) assess(now time.Duration) {
 	case is == sound && p.standing != sound:
 		p.soundSince = now
 	case is == silent && p.standing != silent:
-		if now-p.soundSince > 5*maxProof {
-			p.proof = minProof
-		} else {
-			p.proof = min(2*p.proof, maxProof)
-		}
+		p.distrust(now)
 	}
 	p.standing = is
+}
+
+// distrust notes that p has failed, or was given up for a better path.
+func (p *pathState) distrust(now time.Duration) {
+	if now-p.soundSince > 5*maxProof {
+		p.proof = minProof
+	} else {
+		p.proof = min(2*p.proof, maxProof)
+	}
+	p.soundSince = now
 }
 
 // proven reports whether p has been sound for long enough to be relied on.
@@ -97,8 +106,8 @@ func (p *pathState) probeTimeout(ackDelay time.Duration) time.Duration {
 func (p *pathState) probeAt(ackDelay, most time.Duration) time.Duration {
 	d := p.probeTimeout(ackDelay)
 	switch head := p.outstanding.head; {
-	case p.probes > 0:
-		return never
+	case p.probes > 0 && !p.busy:
+		return never // it goes at once
 	case p.timeouts > 1:
 		return p.probedAt + min(d<<min(p.timeouts-1, 8), max(d, most))
 	case p.timeouts == 1:
@@ -106,16 +115,25 @@ func (p *pathState) probeAt(ackDelay, most time.Duration) time.Duration {
 	case head == nil || head == p.handed:
 		return never
 	default:
-		return max(p.progressAt, p.probedAt, head.at) + d
+		return max(head.at+d, p.probedAt+d, p.progressAt+quiet)
 	}
 }
 
-// throttle keeps the core from sending to a first hop that refuses everything
-// for its rate. Pacing is the carrier's; this only bounds the waste.
+// overdueAt is when the oldest packet that no other path carries, too, is overdue.
+func (p *pathState) overdueAt(ackDelay time.Duration) time.Duration {
+	k := p.outstanding.unmoved()
+	if k == nil || k == p.handed {
+		return never
+	}
+	return k.at + p.probeTimeout(ackDelay)
+}
+
+// throttle keeps the core from sending to a first hop that refuses most packets
+// for their rate. Pacing is the carrier's; this only bounds the waste.
 type throttle struct {
 	limitedUntil time.Duration // refused lately
 	restUntil    time.Duration // nothing goes before
-	rest         time.Duration // doubles while nothing is accepted
+	rest         time.Duration // doubles when there was no peace since the last
 	since        uint64        // the first index handed over after the last rest began
 }
 
@@ -125,18 +143,15 @@ const (
 	maxRest    = 2 * time.Second
 )
 
-func (t *throttle) accepted(index uint64) {
-	if index >= t.since {
-		t.rest = 0
-	}
-}
-
 // refused notes that the packet with this index was refused; next is the index
 // of the next packet.
 func (t *throttle) refused(now time.Duration, index, next uint64) {
 	t.limitedUntil = now + limitedFor
 	if index < t.since {
 		return // as another one of the same burst
+	}
+	if now-t.restUntil > max(time.Second, t.rest) {
+		t.rest = 0
 	}
 	t.rest = min(max(2*t.rest, minRest), maxRest)
 	t.restUntil = now + t.rest
