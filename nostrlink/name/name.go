@@ -245,7 +245,7 @@ func checkRelay(relay string) error {
 		}
 	}
 	u, err := url.Parse(relay)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Hostname() == "" || strings.Contains(u.Hostname(), ":") && u.Host[0] != '[' {
 		return errors.New("not a URL with a host")
 	}
 	switch u.Scheme {
