@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +18,7 @@ import (
 func generate(ctx context.Context, name string, args []string) error {
 	generators := map[string]func(context.Context, []string) error{
 		"publish": publish, "subscribe": subscribe, "serve": serve,
-		"download": download, "upload": upload, "hold": hold, "latency": latency,
+		"download": download, "upload": upload, "hold": hold, "latency": latency, "page": page,
 	}
 	g := generators[name]
 	if g == nil {
@@ -95,29 +96,54 @@ func open(ctx context.Context, address string, want byte) (*net.TCPConn, error) 
 	return c.(*net.TCPConn), nil
 }
 
-// download prints bytes and seconds of one stream from the server.
+// download prints bytes and seconds of some streams from the server, counted
+// for a while after all have begun. Arguments: address, number of streams, and
+// seconds to pass before counting.
 func download(ctx context.Context, args []string) error {
-	c, err := open(ctx, args[0], wantDownload)
+	streams, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	buf := make([]byte, 256<<10)
-	if _, err := io.ReadFull(c, buf[:1]); err != nil {
+	pause, err := strconv.Atoi(args[2])
+	if err != nil {
 		return err
 	}
-	total := 0
-	for start := time.Now(); ; {
-		n, err := c.Read(buf)
+	var total atomic.Int64
+	failed := make(chan error, streams)
+	for range streams {
+		c, err := open(ctx, args[0], wantDownload)
 		if err != nil {
 			return err
 		}
-		total += n
-		if took := time.Since(start); took >= transferTime {
-			fmt.Println(total, took.Seconds())
-			return nil
+		defer c.Close()
+		buf := make([]byte, 256<<10)
+		if _, err := io.ReadFull(c, buf[:1]); err != nil {
+			return err
+		}
+		go func() {
+			for {
+				n, err := c.Read(buf)
+				if total.Add(int64(n)); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	var before int64
+	var start time.Time
+	for _, wait := range []time.Duration{time.Duration(pause) * time.Second, transferTime} {
+		before, start = total.Load(), time.Now()
+		select {
+		case <-time.After(wait):
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
+	fmt.Println(total.Load()-before, time.Since(start).Seconds())
+	return nil
 }
 
 // upload prints bytes and seconds of one stream to the server, until it has

@@ -2,20 +2,35 @@
 // name, value, unit. The names are stable. Everything runs in network
 // namespaces as the real processes do, with load generators that are processes
 // of their own; only the first three figures are of the TUN and the netstack
-// alone.
+// alone, and the goodput figures of the session over simulated relays.
 //
 //	tun_to_stack, stack_to_tun   an app's TCP stream to and from the netstack
 //	new_conns_per_s              small requests, a new connection each, likewise
-//	raw_relay                    payload of the largest events, one publisher to one subscriber
-//	relay_download, relay_upload one TCP stream through everything
-//	relay_ratio                  relay_download / raw_relay
-//	ttfb_ms_p50, ttfb_ms_p95     first byte of a small page on a new connection
+//	goodput_*                    a bulk stream over simulated relays (RTT 100 ms),
+//	                             as a share of what they let through
 //	idle_rss_mb                  memory of the client, connected and idle
 //	flows_1000_rss_mb            the same with 1,000 open idle TCP flows
+//	flows_1000_exit_rss_mb       the same of the exit
+//	ttfb_ms_p50, ttfb_ms_p95     first byte of a small page on a new connection
+//	raw_relay                    payload of the largest events, signed beforehand, one
+//	                             publisher to one subscriber
+//	sealed_relay                 the same, sealed as it goes and opened as it comes
+//	relay_download, relay_upload one TCP stream through everything
+//	relay_download_8             eight at once
+//	sealed_ratio, relay_ratio, relay_ratio_8
+//	                             the downloads / raw_relay, run by run
+//	events_per_mb                events both ways for a MB of relay_download
 //	cpu_*                        processor seconds per GB of payload, by process
+//	one_relay, two_relays        download over relays that bound what a client may
+//	                             publish: one, and two with --spread stripe
+//	two_relays_ratio             of these, by what two could be
+//	pageload_ms                  30 requests over 6 connections through a relay whose
+//	                             clients are 25 ms away, which makes a round trip 100 ms
+//	pageload_ms_no_early         the same with early_ports = []
 //
 // Megabytes are millions of bytes. A busy machine shows: compare runs that were
-// made one after another.
+// made one after another. On two processors relay_ratio is bounded by
+// sealed_ratio, which is what a relay and cryptography alone make possible.
 package main
 
 import (
@@ -43,7 +58,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("binary", "./nws-vpn", "the program to measure")
-	only := flags.String("only", "", "one part: tun, raw, memory, latency or transfer")
+	only := flags.String("only", "", "one part: tun, goodput, raw, memory, latency, transfer, spread or page")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -52,5 +67,5 @@ func run(ctx context.Context, args []string) error {
 
 // figure prints one.
 func figure(name string, value float64, unit string) {
-	fmt.Printf("%-22s %10.4g %s\n", name, value, unit)
+	fmt.Printf("%-28s %10.4g %s\n", name, value, unit)
 }

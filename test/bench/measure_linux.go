@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -24,14 +25,15 @@ const (
 	idleFlows  = 1000
 	settleTime = 2 * time.Second // before memory is read
 	streamPort = "9000"
+	exitKey    = "/run/exit.key" // in the exit
 )
 
 // bench is one run.
 type bench struct {
 	*world.World
 	self            string
+	exitName        string // npub
 	relay, exit, up *netlab.Process
-	rawRelay        float64 // MB/s, for the ratio; zero when not measured
 }
 
 func measure(ctx context.Context, binary, only string) (err error) {
@@ -42,8 +44,13 @@ func measure(ctx context.Context, binary, only string) (err error) {
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
-	if only == "" || only == "tun" {
-		if err := tunbench.Run(ctx, figure); err != nil || only == "tun" {
+	switch only {
+	case "tun":
+		return tunbench.Run(ctx, figure)
+	case "goodput":
+		return goodput(ctx)
+	case "":
+		if err := errors.Join(tunbench.Run(ctx, figure), goodput(ctx)); err != nil {
 			return err
 		}
 	}
@@ -58,52 +65,18 @@ func measure(ctx context.Context, binary, only string) (err error) {
 		}
 		err = errors.Join(err, w.Close())
 	}()
-	if b.relay, err = w.StartRelay(ctx, world.Options{}); err != nil {
+	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	// The raw relay first, while nothing else uses it.
-	if only == "" || only == "raw" {
-		if err := b.measureRaw(ctx); err != nil || only == "raw" {
-			return err
-		}
-	}
-	return b.measureTunnel(ctx, only)
+	return b.measure(ctx, only)
 }
 
-func (b *bench) measureTunnel(ctx context.Context, only string) error {
-	if err := b.connect(ctx); err != nil {
+// prepare starts what all measurements share.
+func (b *bench) prepare(ctx context.Context) (err error) {
+	if b.exitName, err = b.Keygen(ctx, b.Exit, exitKey); err != nil {
 		return err
 	}
-	known := false
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context) error
-	}{{"memory", b.measureMemory}, {"latency", b.measureLatency}, {"transfer", b.measureTransfers}} {
-		if only != "" && only != part.name {
-			continue
-		}
-		known = true
-		if err := part.measure(ctx); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
-		}
-	}
-	if !known {
-		return fmt.Errorf("no part %q", only)
-	}
-	return b.Down(ctx)
-}
-
-// connect starts the exit, the client and the server of the streams.
-func (b *bench) connect(ctx context.Context) error {
-	const file = "/run/exit.key"
-	key, err := b.Keygen(ctx, b.Exit, file)
-	if err != nil {
-		return err
-	}
-	if b.exit, err = b.StartExit(ctx, file, world.Options{}); err != nil {
-		return err
-	}
-	if b.up, err = b.StartUp(ctx, key, world.Options{}); err != nil {
+	if b.relay, err = b.StartRelay(ctx, world.Options{}); err != nil {
 		return err
 	}
 	server, err := b.start(b.Internet, "serve", world.WebIP+":"+streamPort)
@@ -114,8 +87,96 @@ func (b *bench) connect(ctx context.Context) error {
 	return err
 }
 
+func (b *bench) measure(ctx context.Context, only string) error {
+	plain := tunnel{relays: []string{world.RelayURL}}
+	none := tunnel{}
+	known := false
+	for _, part := range []struct {
+		name    string
+		tunnel  tunnel // to be connected for it
+		measure func(context.Context) error
+	}{
+		{"memory", plain, b.measureMemory},
+		{"latency", plain, b.measureLatency},
+		{"raw", none, func(ctx context.Context) error { return b.measureTransfers(ctx, rawKinds) }},
+		{"transfer", plain, func(ctx context.Context) error { return b.measureTransfers(ctx, allKinds) }},
+		{"spread", none, b.measureSpread},
+		{"page", none, b.measurePage},
+	} {
+		if only != part.name && (only != "" || part.name == "raw") { // raw is within transfer
+			continue
+		}
+		known = true
+		err := b.connect(ctx, part.tunnel)
+		if err == nil {
+			err = part.measure(ctx)
+		}
+		if err == nil {
+			err = b.disconnect(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if !known {
+		return fmt.Errorf("no part %q", only)
+	}
+	return nil
+}
+
+// tunnel is an exit and a client, over some relays; without any there is none.
+type tunnel struct {
+	relays []string
+	up     []string // arguments of the client
+}
+
+// connect starts the exit and the client.
+func (b *bench) connect(ctx context.Context, t tunnel) (err error) {
+	if len(t.relays) == 0 {
+		return nil
+	}
+	var relays []string
+	for _, url := range t.relays {
+		relays = append(relays, "--relay", url)
+	}
+	b.exit, err = b.Start(b.Exit, world.Options{Args: relays}, "exit", "--key", exitKey,
+		"--allow-private", "203.0.113.0/24", "--dns", world.DNSIP)
+	if err != nil {
+		return err
+	}
+	if _, err := b.exit.WaitLine(ctx, beginsWith("ready")); err != nil {
+		return err
+	}
+	b.up, err = b.Start(b.Client, world.Options{Args: append(relays, t.up...)}, "up", "--exit", b.exitName, "--state-dir", world.StateDir)
+	if err != nil {
+		return err
+	}
+	_, err = b.up.WaitLine(ctx, beginsWith("connected"))
+	return err
+}
+
+// disconnect ends both, if there are any.
+func (b *bench) disconnect(ctx context.Context) error {
+	if b.up == nil {
+		return nil
+	}
+	if err := b.Down(ctx); err != nil {
+		return err
+	}
+	if err := b.exit.Signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	err := errors.Join(b.up.Wait(ctx), b.exit.Wait(ctx))
+	b.up, b.exit = nil, nil
+	return err
+}
+
 func isLine(want string) func(string) bool {
 	return func(line string) bool { return line == want }
+}
+
+func beginsWith(want string) func(string) bool {
+	return func(line string) bool { return strings.HasPrefix(line, want) }
 }
 
 func (b *bench) start(h *netlab.Host, args ...string) (*netlab.Process, error) {
@@ -142,68 +203,27 @@ func twoNumbers(output string) (x, y float64, err error) {
 	return x, y, nil
 }
 
-// measureRaw has one publisher and one subscriber at the relay.
-func (b *bench) measureRaw(ctx context.Context) error {
-	var rates []float64
-	before, err := processorSeconds(b.relay.PID())
-	if err != nil {
-		return err
-	}
-	for range rounds {
-		rate, err := b.rawRound(ctx)
-		if err != nil {
-			return fmt.Errorf("raw relay: %w", err)
-		}
-		rates = append(rates, rate)
-	}
-	after, err := processorSeconds(b.relay.PID())
-	if err != nil {
-		return err
-	}
-	b.rawRelay = median(rates)
-	figure("raw_relay", b.rawRelay, "MB/s")
-	figure("cpu_relay_raw", (after-before)/(rounds*events*envelope.MaxPlaintext/1e9), "s/GB")
-	return nil
-}
-
-func (b *bench) rawRound(ctx context.Context) (rate float64, err error) {
-	secret, err := envelope.GenerateSecretKey()
+// packets is how many the client's session has sent and received, each of which
+// is an event.
+func (b *bench) packets(ctx context.Context) (float64, error) {
+	res, err := b.Run(ctx, b.Client, "status", "--json", "--state-dir", world.StateDir)
 	if err != nil {
 		return 0, err
 	}
-	args := []string{world.RelayURL, secret.Public().Hex(), fmt.Sprint(events)}
-	subscriber, err := b.start(b.Client, append([]string{"subscribe"}, args...)...)
-	if err != nil {
-		return 0, err
+	var status struct {
+		Session struct {
+			Sent     float64 `json:"packets_sent"`
+			Received float64 `json:"packets_received"`
+		} `json:"session"`
 	}
-	defer subscriber.Kill()
-	if _, err := subscriber.WaitLine(ctx, isLine("subscribed")); err != nil {
-		return 0, err
+	if err := json.Unmarshal([]byte(res.Stdout), &status); err != nil {
+		return 0, fmt.Errorf("status: %w", err)
 	}
-	publisher, err := b.start(b.Exit, append([]string{"publish"}, args...)...)
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		_ = publisher.Signal(unix.SIGTERM)
-		<-publisher.Done()
-	}()
-	select {
-	case <-subscriber.Done():
-	case <-publisher.Done():
-		return 0, errors.New(publisher.Output())
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	if err := subscriber.Wait(ctx); err != nil {
-		return 0, errors.New(subscriber.Output())
-	}
-	n, seconds, err := twoNumbers(subscriber.Output())
-	return (n - 1) * envelope.MaxPlaintext / 1e6 / seconds, err
+	return status.Session.Sent + status.Session.Received, nil
 }
 
 func (b *bench) measureMemory(ctx context.Context) error {
-	idle, err := b.clientMemory(ctx)
+	idle, _, err := b.memory(ctx)
 	if err != nil {
 		return err
 	}
@@ -219,22 +239,27 @@ func (b *bench) measureMemory(ctx context.Context) error {
 	if _, err := holder.WaitLine(ctx, isLine(fmt.Sprint("held ", idleFlows))); err != nil {
 		return err
 	}
-	full, err := b.clientMemory(ctx)
+	client, exit, err := b.memory(ctx)
 	if err != nil {
 		return err
 	}
-	figure("flows_1000_rss_mb", full, "MB")
+	figure("flows_1000_rss_mb", client, "MB")
+	figure("flows_1000_exit_rss_mb", exit, "MB")
 	return nil
 }
 
-// clientMemory waits until things are quiet, then reads the client's memory.
-func (b *bench) clientMemory(ctx context.Context) (mb float64, err error) {
+// memory waits until things are quiet, then reads the memory of client and exit.
+func (b *bench) memory(ctx context.Context) (client, exit float64, err error) {
 	select {
 	case <-time.After(settleTime):
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, 0, ctx.Err()
 	}
-	return residentMB(b.up.PID())
+	if client, err = residentMB(b.up.PID()); err != nil {
+		return 0, 0, err
+	}
+	exit, err = residentMB(b.exit.PID())
+	return client, exit, err
 }
 
 func (b *bench) measureLatency(ctx context.Context) error {
@@ -247,61 +272,8 @@ func (b *bench) measureLatency(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) measureTransfers(ctx context.Context) error {
-	down, err := b.measureTransfer(ctx, "download")
-	if err != nil {
-		return err
-	}
-	if _, err := b.measureTransfer(ctx, "upload"); err != nil {
-		return err
-	}
-	if b.rawRelay > 0 {
-		figure("relay_ratio", down/b.rawRelay, "")
-	}
-	return nil
-}
-
-// measureTransfer makes some rounds in one direction and prints the rate and
-// what each process used for it.
-func (b *bench) measureTransfer(ctx context.Context, direction string) (rate float64, err error) {
-	var rates []float64
-	var gigabytes float64
-	before, err := b.cpu()
-	if err != nil {
-		return 0, err
-	}
-	for range rounds {
-		n, seconds, err := b.result(ctx, b.Client, direction, world.WebIP+":"+streamPort)
-		if err != nil {
-			return 0, err
-		}
-		rates = append(rates, n/1e6/seconds)
-		gigabytes += n / 1e9
-	}
-	after, err := b.cpu()
-	if err != nil {
-		return 0, err
-	}
-	rate = median(rates)
-	figure("relay_"+direction, rate, "MB/s")
-	for i, name := range []string{"entry", "relay", "exit"} {
-		figure("cpu_"+name+"_"+direction, (after[i]-before[i])/gigabytes, "s/GB")
-	}
-	return rate, nil
-}
-
-// cpu are the processor seconds used so far by entry, relay and exit.
-func (b *bench) cpu() (seconds [3]float64, err error) {
-	for i, p := range []*netlab.Process{b.up, b.relay, b.exit} {
-		if seconds[i], err = processorSeconds(p.PID()); err != nil {
-			return seconds, err
-		}
-	}
-	return seconds, nil
-}
-
 func median(values []float64) float64 {
-	slices.Sort(values)
+	values = slices.Sorted(slices.Values(values))
 	return values[len(values)/2]
 }
 
@@ -311,4 +283,44 @@ func (b *bench) showLogs() {
 			fmt.Fprintf(os.Stderr, "nws-vpn %s printed:\n%s\n", name, p.Output())
 		}
 	}
+}
+
+// rawRound has one publisher and one subscriber at the relay. live says to seal
+// and open on the way.
+func (b *bench) rawRound(ctx context.Context, live bool) (megabytes, seconds float64, err error) {
+	var seal, open []string
+	if live {
+		seal, open = []string{"seal"}, []string{"open"}
+	}
+	// Not in the client, whose programs reach the relay through the tunnel only.
+	subscriber, err := b.start(b.Internet, append([]string{"subscribe", world.RelayURL, fmt.Sprint(events)}, open...)...)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer subscriber.Kill()
+	line, err := subscriber.WaitLine(ctx, beginsWith("subscribed"))
+	if err != nil {
+		return 0, 0, err
+	}
+	key := strings.Fields(line)[1]
+	publisher, err := b.start(b.Exit, append([]string{"publish", world.RelayURL, key, fmt.Sprint(events)}, seal...)...)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		_ = publisher.Signal(unix.SIGTERM)
+		<-publisher.Done()
+	}()
+	select {
+	case <-subscriber.Done():
+	case <-publisher.Done():
+		return 0, 0, errors.New(publisher.Output())
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+	if err := subscriber.Wait(ctx); err != nil {
+		return 0, 0, errors.New(subscriber.Output())
+	}
+	n, seconds, err := twoNumbers(subscriber.Output())
+	return (n - 1) * envelope.MaxPlaintext / 1e6, seconds, err
 }
