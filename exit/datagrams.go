@@ -184,8 +184,10 @@ func (s *Server) carryDatagrams(in, out net.Conn, port uint16) (splice.Stats, er
 }
 
 const (
-	// unansweredIdle is the least that RFC 4787, REQ-5 allows.
-	unansweredIdle = 2 * time.Minute
+	// unansweredIdle is less than the 2 minutes of RFC 4787, REQ-5, but twice
+	// what Linux gives such flows: nobody expects anything on them by then,
+	// and they are most of those that a program makes in search of peers.
+	unansweredIdle = time.Minute
 	// dnsIdle is for port 53, where REQ-5a allows less: a resolver takes a
 	// fresh port for each query, and gives up within seconds.
 	dnsIdle = 20 * time.Second

@@ -51,8 +51,8 @@ type Config struct {
 	// DefaultDialTimeout.
 	DialTimeout time.Duration
 	// UDPIdle ends a udp flow in which no datagram passes for so long; 0
-	// stands for DefaultUDPIdle. One that has had no answer ends after 2
-	// minutes, and one to port 53 after 20 seconds, if that is sooner.
+	// stands for DefaultUDPIdle. One that has had no answer ends after a
+	// minute, and one to port 53 after 20 seconds, if that is sooner.
 	UDPIdle time.Duration
 	// Log may be nil.
 	Log *slog.Logger
@@ -63,7 +63,7 @@ const (
 	DefaultMaxFlows    = 4096
 	DefaultMaxDials    = 512
 	DefaultDialTimeout = 10 * time.Second
-	DefaultUDPIdle     = 5 * time.Minute // RFC 4787, REQ-5
+	DefaultUDPIdle     = 5 * time.Minute // what RFC 4787, REQ-5, recommends
 )
 
 // Server serves requests. It has no goroutines of its own: those of a request

@@ -59,7 +59,8 @@ type Options struct {
 	// idle makes room.
 	MaxUDPFlows int
 	// UDPIdle is how long a UDP flow lives without a datagram in either
-	// direction: 2 minutes, which RFC 4787 asks for as the least.
+	// direction: 5 minutes, as RFC 4787 recommends. The other end may end one
+	// sooner.
 	UDPIdle time.Duration
 	// MaxPingFlows bounds flows of echoes: 1024. Above it, one that has long
 	// been idle makes room.
@@ -75,7 +76,7 @@ func (o Options) withDefaults() Options {
 	o.MaxPending = cmp.Or(o.MaxPending, 1024)
 	o.MaxTCPFlows = cmp.Or(o.MaxTCPFlows, 16384)
 	o.MaxUDPFlows = cmp.Or(o.MaxUDPFlows, 4096)
-	o.UDPIdle = cmp.Or(o.UDPIdle, 2*time.Minute)
+	o.UDPIdle = cmp.Or(o.UDPIdle, 5*time.Minute)
 	o.MaxPingFlows = cmp.Or(o.MaxPingFlows, 1024)
 	o.PingIdle = cmp.Or(o.PingIdle, 30*time.Second)
 	if o.Log == nil {

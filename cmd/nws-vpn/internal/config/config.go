@@ -123,7 +123,7 @@ func Default() *Config {
 			Mark:       platform.DefaultMark,
 			Table:      platform.DefaultTable,
 			DNS:        true,
-			UDPIdle:    Duration(2 * time.Minute),
+			UDPIdle:    Duration(5 * time.Minute),
 		},
 		Exit: Exit{
 			ClosedPorts: exit.DefaultClosedPorts(),
