@@ -153,6 +153,31 @@ func TestNobodyIsDialledForAProgramThatHasGone(t *testing.T) {
 	}
 }
 
+// waiting is an EarlyDialer that has no link yet.
+type waiting struct {
+	Dialer
+	began, ended chan struct{}
+}
+
+func (d waiting) DialEarly(ctx context.Context, _, _ string, _ []byte) (net.Conn, error) {
+	close(d.began)
+	<-ctx.Done()
+	close(d.ended)
+	return nil, ctx.Err()
+}
+
+func TestEarlyDialEndsWithTheProgram(t *testing.T) {
+	d := waiting{nil, make(chan struct{}), make(chan struct{})}
+	w := newWorld(t, Forward(d, ForwardOptions{EarlyPorts: []uint16{server4.Port()}, DialTimeout: time.Hour}), Options{})
+	w.mustDial(t, server4).Write([]byte("GET /"))
+	take(t, d.began)
+	for _, e := range w.machine.RegisteredEndpoints() {
+		e.Abort()
+	}
+	take(t, d.ended)
+	eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+}
+
 func TestLargeFirstWriteArrivesWhole(t *testing.T) {
 	d := newEarly(t)
 	app := earlyWorld(t, d, patience).mustDial(t, server4)

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -60,7 +61,7 @@ func (f *forwarder) dial(ctx context.Context, network, address string) (net.Conn
 
 func (f *forwarder) HandleTCP(ctx context.Context, req *TCPRequest) {
 	if f.early != nil && slices.Contains(f.opts.EarlyPorts, req.Destination().Port()) {
-		f.acceptFirst(ctx, req)
+		f.acceptFirst(req)
 		return
 	}
 	remote, err := f.dial(ctx, "tcp", req.Destination().String())
@@ -77,12 +78,19 @@ func (f *forwarder) HandleTCP(ctx context.Context, req *TCPRequest) {
 }
 
 // acceptFirst accepts a connection, then dials with its first bytes.
-func (f *forwarder) acceptFirst(ctx context.Context, req *TCPRequest) {
+func (f *forwarder) acceptFirst(req *TCPRequest) {
 	conn, err := req.accept()
 	if err != nil {
 		return
 	}
-	remote, err := f.dialWithFirstBytes(ctx, conn)
+	first, err := f.firstBytes(conn)
+	var remote net.Conn
+	if err == nil {
+		// The program may go while the link waits for a session.
+		ctx, cancel := context.WithTimeout(conn.lost, f.opts.DialTimeout)
+		remote, err = f.early.DialEarly(ctx, "tcp", req.Destination().String(), first)
+		cancel()
+	}
 	if err != nil {
 		conn.stack.opts.Log.Debug("netstack: connection reset", "destination", req.Destination(), "err", err)
 		conn.Abort(err)
@@ -94,26 +102,25 @@ func (f *forwarder) acceptFirst(ctx context.Context, req *TCPRequest) {
 // maxFirstBytes is what DialEarly gets at most.
 const maxFirstBytes = 16 << 10
 
-// dialWithFirstBytes dials as soon as the program has sent something, has ended
-// its half, or has waited for long enough.
-func (f *forwarder) dialWithFirstBytes(ctx context.Context, conn *tcpConn) (net.Conn, error) {
-	address := destination(conn.id).String()
+// firstBytes waits until the program has sent something, which it returns, has
+// ended its half, or has waited for long enough.
+func (f *forwarder) firstBytes(conn *tcpConn) ([]byte, error) {
 	conn.SetReadDeadline(time.Now().Add(f.opts.EarlyWait))
 	err := conn.awaitReadable()
 	conn.SetReadDeadline(time.Time{})
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return f.early.DialEarly(ctx, "tcp", address, nil)
+		return nil, nil
 	case err != nil:
 		return nil, err
 	}
 	buf := copyBuffers.Get().(*[copyBufferSize]byte)
 	defer copyBuffers.Put(buf)
 	n, _, err := conn.readNow(buf[:maxFirstBytes])
-	if err != nil && err != io.EOF { // an end without a byte is the other side's to see
-		return nil, err
+	if err == io.EOF { // it is the other side's to see
+		err = nil
 	}
-	return f.early.DialEarly(ctx, "tcp", address, buf[:n])
+	return bytes.Clone(buf[:n]), err
 }
 
 // join carries an accepted connection until it has ended.

@@ -38,9 +38,9 @@ type Dialer interface {
 }
 
 // EarlyDialer is a Dialer that can send a connection's first bytes along with
-// the wish for it. DialEarly returns at once, and what it refuses later comes
-// as an error of the connection. network is "tcp"; first is the caller's again
-// when it returns.
+// the wish for it. DialEarly does not wait for the destination: that it refuses
+// comes as an error of the connection. network is "tcp"; first is the caller's
+// again when DialEarly returns.
 type EarlyDialer interface {
 	Dialer
 	DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error)
