@@ -174,7 +174,7 @@ func TestTransfersSideBySide(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range each {
 		for _, ip := range []string{world.WebIP, world.WebIP6} {
-			size := int64(3_000_000 + i)
+			size := transferSize()/8 + int64(i)
 			base := "http://" + net.JoinHostPort(ip, world.PortWeb)
 			group.Go(func() {
 				if err := tun.download(fmt.Sprintf("%s/file?size=%d", base, size), size); err != nil {
