@@ -286,7 +286,7 @@ func (c *core) onDatagram(s *stream, p []byte) {
 	}
 	c.markOpened(s)
 	c.stats.DatagramsReceived++
-	if s.in.hasFinal || s.in.discard {
+	if s.in.discard {
 		return
 	}
 	c.stats.DatagramsDropped += c.dgIn.push(&s.dg.in, p)

@@ -117,7 +117,7 @@ func (c *core) nextRequest() *stream {
 		if c.requests = c.requests[1:]; len(c.requests) == 0 {
 			c.requests = nil
 		}
-		if s.err == nil {
+		if s.err == nil || s.left() {
 			return s
 		}
 		c.discard(s)
@@ -146,7 +146,7 @@ func (c *core) isNew(id uint64) bool {
 // accept answers an OPEN with yes.
 func (c *core) accept(s *stream) error {
 	switch {
-	case s.err != nil:
+	case s.err != nil && !s.left():
 		c.discard(s)
 		return s.err
 	case s.phase != opening:

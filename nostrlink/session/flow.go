@@ -201,6 +201,12 @@ func (h *sendHalf) truncate() {
 // yet: what follows OPEN waits there.
 func (s *stream) early() bool { return s.phase == opening && s.asked }
 
+// left reports that a flow was closed in good order before it was answered, and
+// that what came before can still be read.
+func (s *stream) left() bool {
+	return s.dg != nil && len(s.dg.in.items) > 0 && wire.CodeOf(s.err) == wire.CodeNone
+}
+
 // canSend reports whether the stream has data to send now; session is the
 // session's remaining credit.
 func (s *stream) canSend(session uint64) bool {

@@ -12,7 +12,7 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "run only the simulation with this seed")
-	seeds   = flag.Uint64("seeds", 300, "how many simulations to run")
+	seeds   = flag.Uint64("seeds", 500, "how many simulations to run")
 )
 
 // TestSeeds plays random sessions over random carriers: every byte arrives once
@@ -34,26 +34,57 @@ func TestSeeds(t *testing.T) {
 }
 
 func playSeed(t *testing.T, seed uint64) {
-	w := newWorld(t, seed)
-	limit := 20 * time.Minute
+	w := newWorld(t, seed, false)
+	if !w.play(seed) {
+		return
+	}
+	needed := newWorld(t, seed, true)
+	if !needed.play(seed) {
+		return
+	}
+	sent, lost := w.events()
+	least, _ := needed.events()
+	// Paths that stand by are asked for signs of life.
+	idle := uint64(len(w.ends[0].paths)) * uint64(w.now/second/4+10)
+	if most := least*3/2 + lost + idle; sent > most {
+		t.Errorf("seed %d: %d packets sent of which %d were lost, %d would do without losses (%s)", seed, sent, lost, least, w.what)
+	}
+}
+
+// play runs the simulation to its end and reports whether all is well.
+func (w *world) play(seed uint64) bool {
+	const limit = 20 * time.Minute
 	done := w.run(limit, func() bool { return w.quiet() })
 	switch {
 	case w.fail != "":
-		t.Errorf("seed %d: at %v: %s (%s)", seed, w.now, w.fail, w.what)
+		w.t.Errorf("seed %d: at %v: %s (%s)", seed, w.now, w.fail, w.what)
 	case !done:
-		t.Errorf("seed %d: not done after %v: %s (%s)", seed, limit, w.state(), w.what)
+		w.t.Errorf("seed %d: not done after %v: %s (%s)", seed, limit, w.state(), w.what)
 	default:
 		w.checkEnd()
 		if w.fail != "" {
-			t.Errorf("seed %d: at the end: %s (%s)", seed, w.fail, w.what)
+			w.t.Errorf("seed %d: at the end: %s (%s)", seed, w.fail, w.what)
 		}
 	}
+	return !w.t.Failed()
+}
+
+// events is how many packets were sent, and how many of them did not arrive.
+func (w *world) events() (sent, lost uint64) {
+	for _, e := range w.ends {
+		sent += e.core.stats.PacketsSent
+		for _, l := range e.links {
+			lost += l.lost + l.refused
+		}
+	}
+	return sent, lost
 }
 
 // plan is what both ends of a simulated stream do.
 type plan struct {
 	up, down         uint64
-	first            int // bytes of up that go with the OPEN
+	first            int  // bytes of up that go with the OPEN
+	early, forget    bool // of the dialer's application
 	flow             bool
 	piece            int
 	every            time.Duration
@@ -87,26 +118,63 @@ func randomLink(r *rand.Rand) *link {
 		order:  order(r.IntN(3)),
 		loss:   float64(r.IntN(2)) * r.Float64() * 0.2,
 		dup:    float64(r.IntN(2)) * r.Float64() * 0.3,
-		ok:     time.Duration(r.IntN(2)) * time.Duration(r.IntN(200)) * time.Millisecond,
+		ok:     time.Duration(1+r.IntN(200)) * time.Millisecond,
 	}
 	l.delay, l.jitter = min(l.delay, 1500*time.Millisecond), min(l.jitter, 3*time.Second)
 	for at := time.Duration(0); r.IntN(3) == 0; {
-		at += time.Duration(r.Int64N(int64(20 * time.Second)))
-		end := at + time.Duration(r.Int64N(int64(60*time.Second)))
-		l.cuts = append(l.cuts, cut{at, end})
-		at = end
+		c := randomCut(r, at)
+		l.cuts = append(l.cuts, c)
+		at = c.to
+	}
+	if r.IntN(6) == 0 { // bursts of losses
+		for range r.IntN(20) {
+			at := time.Duration(r.Int64N(int64(30 * second)))
+			l.cuts = append(l.cuts, cut{at, at + time.Duration(r.IntN(400))*time.Millisecond})
+		}
+	}
+	if r.IntN(8) == 0 {
+		l.stuck = []cut{randomCut(r, 0)}
+	}
+	if r.IntN(4) == 0 {
+		l.limit, l.paced = 5+float64(r.IntN(100)), r.IntN(2) == 0
 	}
 	return l
 }
 
-func newWorld(t testing.TB, seed uint64) *world {
-	r := rand.New(rand.NewPCG(seed, 2))
-	var links [][2]*link
-	for range 1 + r.IntN(3) {
+func randomCut(r *rand.Rand, after time.Duration) cut {
+	from := after + time.Duration(r.Int64N(int64(20*second)))
+	return cut{from, from + time.Duration(r.Int64N(int64(60*second)))}
+}
+
+// randomLinks is one to four carriers, sometimes all cut off at once. Perfect
+// ones are as fast and as far, but nothing goes wrong on them.
+func randomLinks(r *rand.Rand, perfect bool) (links [][2]*link) {
+	for range 1 + r.IntN(4) {
 		links = append(links, [2]*link{randomLink(r), randomLink(r)})
 	}
+	all := randomCut(r, 0)
+	blackout, mute := r.IntN(6) == 0, r.IntN(3) == 0
+	for _, pair := range links {
+		for i, l := range pair {
+			if blackout {
+				l.cuts = append(l.cuts, all)
+			}
+			if mute {
+				l.ok = 0
+			}
+			if perfect {
+				pair[i] = &link{rate: l.rate, queue: l.queue, delay: l.delay, ok: l.ok}
+			}
+		}
+	}
+	return links
+}
+
+func newWorld(t testing.TB, seed uint64, perfect bool) *world {
+	r := rand.New(rand.NewPCG(seed, 2))
+	links := randomLinks(r, perfect)
 	maxPacket := []int{1024, 10240, 40960, 65535}[r.IntN(4)]
-	cfg := Config{DeadAfter: 5 * time.Minute}
+	cfg := Config{DeadAfter: 5 * time.Minute, Spread: Spread(r.IntN(2)), Duplicate: r.IntN(4) == 0}
 	if r.IntN(3) == 0 { // tight
 		cfg.Local = Limits{Window: uint64(70<<10 + r.IntN(1<<20)), StreamWindow: uint64(64<<10 + r.IntN(1<<18))}
 		cfg.Peer = cfg.Local
@@ -122,10 +190,11 @@ func newWorld(t testing.TB, seed uint64) *world {
 	for range r.IntN(4) * r.IntN(2) {
 		w.randomFlow(r, len(w.plans))
 	}
-	if r.IntN(4) == 0 {
+	if r.IntN(4) == 0 && !perfect {
 		w.randomDetach(r, maxPacket)
 	}
-	w.what = fmt.Sprintf("%d paths, packets of %d, %d streams", len(links), maxPacket, len(w.plans))
+	w.what = fmt.Sprintf("%d paths, spread %d, duplicate %v, packets of %d, %d streams",
+		len(links), cfg.Spread, cfg.Duplicate, maxPacket, len(w.plans))
 	return w
 }
 
@@ -149,6 +218,7 @@ func randomPlan(r *rand.Rand, maxPacket int) *plan {
 	if r.IntN(4) == 0 {
 		p.first = int(min(p.up, r.Uint64N(unsentFair+1)))
 	}
+	p.early = r.IntN(3) == 0
 	p.refuse = r.IntN(8) == 0
 	if r.IntN(2) == 0 {
 		p.answerAfter = time.Duration(r.IntN(3000)) * time.Millisecond
@@ -159,6 +229,8 @@ func randomPlan(r *rand.Rand, maxPacket int) *plan {
 		p.resetBy, p.resetAfter = 1+r.IntN(2), after
 	case 1:
 		p.closeBy, p.closeAfter = 1+r.IntN(2), after
+	case 2:
+		p.forget = p.up > 0
 	}
 	return p
 }
@@ -168,17 +240,18 @@ func (w *world) randomFlow(r *rand.Rand, i int) {
 	p := &plan{flow: true, startAt: time.Duration(r.IntN(10000)) * time.Millisecond}
 	w.plans = append(w.plans, p)
 	n, after := r.IntN(100), time.Duration(1+r.IntN(10000))*time.Millisecond
+	network := []wire.Network{wire.NetworkUDP, wire.NetworkPing}[r.IntN(2)]
 	w.at(p.startAt, func() {
 		w.started++
-		st := w.dial(wire.NetworkUDP, i, nil)
+		st := w.dial(network, i, nil)
 		x := w.ends[0].flow(st, byte(i))
-		w.play(x, n, after)
+		w.chat(x, n, after)
 	})
 }
 
-// play sends n datagrams one by one, and closes the flow after a while unless
+// chat sends n datagrams one by one, and closes the flow after a while unless
 // that is 0.
-func (w *world) play(x *simFlow, n int, after time.Duration) {
+func (w *world) chat(x *simFlow, n int, after time.Duration) {
 	var beat func()
 	beat = func() {
 		if x.sent < n && x.st.err == nil {
@@ -211,6 +284,7 @@ func (w *world) start(i int, p *plan) {
 		return
 	}
 	x.piece, x.every, x.readRate = p.piece, p.every, p.slowDown
+	x.early, x.forget = p.early, p.forget
 	p.dialer = x
 	w.endBy(p, 1, w.ends[0].core, x.st)
 }
@@ -225,7 +299,7 @@ func (w *world) opened(st *stream) {
 	c := w.ends[1].core
 	if p.flow {
 		if c.accept(st) == nil {
-			w.play(w.ends[1].flow(st, ^byte(i)), 30, 0)
+			w.chat(w.ends[1].flow(st, ^byte(i)), 30, 0)
 		}
 		return
 	}
@@ -250,7 +324,7 @@ func (w *world) endBy(p *plan, who int, c *core, st *stream) {
 	}
 	if p.closeBy == who {
 		w.at(w.now+p.closeAfter, func() {
-			if st.phase == opened {
+			if st.phase == opened || p.early {
 				p.cancelled = true
 				c.close(w.now, st)
 			}
@@ -332,6 +406,7 @@ func (w *world) checkPlan(i int, p *plan) {
 		if e, ok := d.st.err.(*wire.Error); !ok || e.Code != wire.CodeRefused || d.st.phase != refused {
 			w.fail = fmt.Sprintf("stream %d: not refused: %v", i, d.st.err)
 		}
+	case p.forget && l != nil && l.read == p.up && l.eof && l.err == nil:
 	case l == nil:
 		w.fail = fmt.Sprintf("stream %d never arrived", i)
 	case l.read != p.up || d.read != p.down || !l.eof || !d.eof || l.err != nil || d.err != nil:

@@ -18,6 +18,8 @@ type simStream struct {
 	st    *stream
 	dirty bool
 
+	early   bool // writes before the listener has answered
+	forget  bool // closes as soon as all is written
 	total   uint64
 	written uint64
 	piece   int           // bytes a write; 0: as many as are taken
@@ -85,7 +87,7 @@ func (x *simStream) step() {
 
 func (x *simStream) doWrite() {
 	c, s := x.end.core, x.end.sim
-	if x.st.phase != opened || x.st.err != nil {
+	if x.st.phase != opened && !x.early || x.st.err != nil {
 		return
 	}
 	for x.written < x.total && s.now >= x.nextAt {
@@ -104,7 +106,11 @@ func (x *simStream) doWrite() {
 			s.at(x.nextAt, x.mark)
 		}
 	}
-	if x.written == x.total {
+	switch {
+	case x.written < x.total:
+	case x.forget:
+		c.close(s.now, x.st)
+	default:
 		c.closeWrite(x.st)
 	}
 }
