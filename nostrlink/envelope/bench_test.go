@@ -138,20 +138,6 @@ func BenchmarkOpenUnverified(b *testing.B) {
 			buf, err = Open(buf[:0], ev.Content, p.key)
 			return err
 		})
-		var both Both
-		waiting := 0
-		benchmark(b, size, "envelope-both", func() error {
-			ev, err := ParseEvent(p.event)
-			if err != nil {
-				return err
-			}
-			both.Dst[waiting], both.Content[waiting] = both.Dst[waiting][:0], ev.Content
-			if waiting++; waiting == len(both.Content) {
-				waiting = 0
-				OpenBoth(&both, p.key)
-			}
-			return errors.Join(both.Err[0], both.Err[1])
-		})
 		benchmark(b, size, "go-nostr", func() error {
 			var ev nostr.Event
 			if err := ev.UnmarshalJSON(p.event); err != nil {

@@ -58,43 +58,6 @@ func Open(dst, content []byte, key ConversationKey) ([]byte, error) {
 	return s.dst, nil
 }
 
-// Both is two payloads to be opened under one key, and what came of it.
-type Both struct {
-	Dst, Content [2][]byte
-	Err          [2]error
-}
-
-// OpenBoth does for each of two payloads what [Open] does, in less time than
-// two calls would take: it replaces b.Dst by the longer slices and sets b.Err.
-func OpenBoth(b *Both, key ConversationKey) {
-	var s [2]sealed
-	for i := range s {
-		b.Err[i] = s[i].read(b.Dst[i], b.Content[i], key)
-	}
-	if b.Err[0] != nil || b.Err[1] != nil || !sha2x.Available() {
-		for i := range s {
-			if b.Err[i] == nil {
-				b.end(i, &s[i], keyedHash(&s[i].keys.mac, s[i].hashed()))
-			}
-		}
-		return
-	}
-	var inner [2]sha2x.Digest
-	padA, padB := innerPad(&s[0].keys.mac), innerPad(&s[1].keys.mac)
-	sha2x.Write2(&inner[0], padA[:], &inner[1], padB[:])
-	sha2x.Write2(&inner[0], s[0].hashed(), &inner[1], s[1].hashed())
-	for i := range s {
-		sum := inner[i].Sum()
-		b.end(i, &s[i], outerHash(&s[i].keys.mac, &sum))
-	}
-}
-
-func (b *Both) end(i int, s *sealed, mac [macSize]byte) {
-	if b.Err[i] = s.open(mac); b.Err[i] == nil {
-		b.Dst[i] = s.dst
-	}
-}
-
 // sealed is a payload that is being opened.
 type sealed struct {
 	dst     []byte // with the payload in its capacity
@@ -149,6 +112,20 @@ func (s *sealed) open(mac [macSize]byte) error {
 	copy(s.payload, padded[2:2+length])
 	s.dst = s.dst[:len(s.dst)+length]
 	return nil
+}
+
+// openBoth is open for two payloads, MACs included. For long ones it takes less
+// time than one after the other.
+func openBoth(a, b *sealed) (errA, errB error) {
+	if !sha2x.Available() {
+		return a.open(keyedHash(&a.keys.mac, a.hashed())), b.open(keyedHash(&b.keys.mac, b.hashed()))
+	}
+	var x, y sha2x.Digest
+	padA, padB := innerPad(&a.keys.mac), innerPad(&b.keys.mac)
+	sha2x.Write2(&x, padA[:], &y, padB[:])
+	sha2x.Write2(&x, a.hashed(), &y, b.hashed())
+	innerA, innerB := x.Sum(), y.Sum()
+	return a.open(outerHash(&a.keys.mac, &innerA)), b.open(outerHash(&b.keys.mac, &innerB))
 }
 
 // padding returns how many bytes short of a multiple of three the base64 text
