@@ -105,7 +105,7 @@ func TestKernelStormOfShortConnections(t *testing.T) {
 				})
 			}
 			all.Wait()
-			if n := w.netstat(t, "TCPSynRetrans"); n > workers*each/100 {
+			if n := w.netstat(t, "TCPSynRetrans"); n > workers*each/20 {
 				t.Errorf("%d SYNs of %d were repeated", n, workers*each)
 			}
 			if s := w.stack.Stats(); s.TCPAccepted != workers*each {
@@ -147,7 +147,9 @@ func TestKernelReusesOnePort(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := w.netstat(t, "TCPSynRetrans"); n > times/100 {
+			// Some may come before the stack has seen the reset, on a busy
+			// machine: the kernel repeats those within milliseconds.
+			if n := w.netstat(t, "TCPSynRetrans"); n > times/4 {
 				t.Errorf("%d SYNs of %d were repeated", n, times)
 			}
 		})

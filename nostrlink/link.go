@@ -81,7 +81,7 @@ func (l *Link) Exit() envelope.PublicKey { return l.exit }
 type LinkStatus struct {
 	State   State
 	Since   time.Time
-	Relay   string        // the relay that carries most of the session, or ""
+	Relay   string        // the relay that carries most of the session, or "" without one
 	Relays  []RelayStatus // of the session, by URL
 	Agent   string        // the exit's software, as it says
 	Failure error         // why the last attempt failed or what ails the session, or nil
@@ -98,6 +98,7 @@ func (l *Link) Status() LinkStatus {
 		return s
 	}
 	s.Agent, s.Session, s.Relays = up.agent, up.session.Stats(), up.bundle.status()
+	s.Relay = up.relay
 	most := int64(-1)
 	for _, r := range s.Relays {
 		if r.State == RelayCarrying && r.Path.Active && r.Path.Rate > most {

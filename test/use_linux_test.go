@@ -289,10 +289,10 @@ func TestErrorsOfConnecting(t *testing.T) {
 	}{
 		{"refused", world.WebIP, world.PortRefused, []error{syscall.ECONNREFUSED}},
 		{"refused IPv6", world.WebIP6, world.PortRefused, []error{syscall.ECONNREFUSED}},
-		{"no route", world.UnroutedIP, "80", []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH}},
-		{"denied by the exit", "10.77.3.1", "80", []error{syscall.EHOSTUNREACH, syscall.EACCES, syscall.ECONNREFUSED}},
+		{"no route", world.UnroutedIP, "22", []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH}},
+		{"denied by the exit", "10.77.3.1", "22", []error{syscall.EHOSTUNREACH, syscall.EACCES, syscall.ECONNREFUSED}},
 		{"not a service of the exit", fake, "81", []error{syscall.ECONNREFUSED}},
-		{"a fake address of nobody", "198.18.77.7", "80", []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH}},
+		{"a fake address of nobody", "198.18.77.7", "22", []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn, err := tun.Client.DialContext(tun.ctx, "tcp", net.JoinHostPort(c.ip, c.port))
@@ -309,6 +309,23 @@ func TestErrorsOfConnecting(t *testing.T) {
 	}
 	if res := tun.runAny("nc", "", "-v", "-w", "15", world.WebIP, world.PortRefused); res.Code == 0 || !strings.Contains(res.Output, "refused") {
 		t.Errorf("nc ended with code %d: %s", res.Code, res.Output)
+	}
+}
+
+// Where the client speaks first, a connection is accepted before the exit has
+// tried, and a refusal is a reset.
+func TestRefusalAfterAnEarlyConnection(t *testing.T) {
+	tun := connected(t)
+	for name, ip := range map[string]string{"no route": world.UnroutedIP, "denied by the exit": "10.77.3.1"} {
+		t.Run(name, func(t *testing.T) {
+			conn := tun.dial(ip, "80")
+			if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want a reset", err)
+			}
+		})
 	}
 }
 
