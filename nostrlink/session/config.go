@@ -11,7 +11,7 @@ import (
 // zero value of a field means the default, which is what both ends get when the
 // handshake says nothing.
 type Limits struct {
-	Window       uint64 // bytes in flight or unread on all streams; default 32 MiB
+	Window       uint64 // bytes in flight or unread on all streams; default 48 MiB
 	StreamWindow uint64 // the same for a new stream; default 1 MiB; it grows with use
 	MaxStreams   int    // streams and flows open at a time; default 4096
 	MaxPacket    int    // largest packet it can receive; default 65,535
@@ -42,7 +42,7 @@ type Config struct {
 	Spread    Spread // how the packets we send use several paths
 	Duplicate bool   // packets of up to 1,200 bytes go over the two best paths at once
 
-	MaxStreamWindow uint64        // how far a stream's window may grow; default 16 MiB
+	MaxStreamWindow uint64        // how far a stream's window may grow; default 24 MiB
 	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB
 	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence; default 20 s
 	// DeadAfter is how long the peer may acknowledge nothing while something is
@@ -55,10 +55,10 @@ type Config struct {
 
 // The defaults of Limits and Config.
 const (
-	DefaultWindow          = 32 << 20
+	DefaultWindow          = 48 << 20
 	DefaultStreamWindow    = 1 << 20
 	DefaultMaxStreams      = 4096
-	DefaultMaxStreamWindow = 16 << 20
+	DefaultMaxStreamWindow = 24 << 20
 	DefaultSendBuffer      = 8 << 20
 	DefaultKeepAlive       = 20 * time.Second
 	DefaultDeadAfter       = 2 * time.Minute

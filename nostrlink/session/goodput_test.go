@@ -30,26 +30,69 @@ func lossy(loss float64) func(*link) { return func(l *link) { l.loss = loss } }
 
 func both(a, b func(*link)) func(*link) { return func(l *link) { a(l); b(l) } }
 
-const goodputTime = 5 * time.Second
+// goodputs are the relays that the design promises something of, and how much of
+// what they carry at least.
+var goodputs = []struct {
+	name    string
+	links   func() [][2]*link
+	streams int
+	least   float64       // of what is possible
+	ping    time.Duration // median, at most
+	waste   float64       // bytes sent for each received, at most
+}{
+	{"clean", relays(1, nil), 1, 0.92, 150, 1.04},
+	{"8 streams", relays(1, nil), 8, 0.92, 150, 1.04},
+	{"0.2% lost", relays(1, lossy(0.002)), 1, 0.91, 150, 1.05},
+	{"1% lost", relays(1, lossy(0.01)), 1, 0.9, 150, 1.06},
+	{"3% lost", relays(1, lossy(0.03)), 1, 0.82, 150, 1.1},
+	{"20% lost", relays(1, lossy(0.2)), 1, 0.5, 450, 1.6},
+	{"khatru", relays(1, khatru), 1, 0.82, 250, 1.08},
+	{"strfry", relays(1, strfry), 1, 0.82, 250, 1.08},
+	{"khatru, 1% lost", relays(1, both(khatru, lossy(0.01))), 1, 0.75, 260, 1.2},
+	{"two", relays(2, nil), 1, 0.9, 150, 1.04},
+	{"two khatru", relays(2, khatru), 1, 0.75, 250, 1.1},
+	{"two strfry", relays(2, strfry), 1, 0.75, 250, 1.1},
+	{"two khatru, 1% lost", relays(2, both(khatru, lossy(0.01))), 1, 0.7, 260, 1.2},
+	{"two strfry, 1% lost", relays(2, both(strfry, lossy(0.01))), 1, 0.7, 260, 1.2},
+}
+
+// relays makes n relays that are alike.
+func relays(n int, change func(*link)) func() [][2]*link {
+	return func() (links [][2]*link) {
+		for range n {
+			links = append(links, relayLink(change))
+		}
+		return links
+	}
+}
+
+const (
+	goodputTime  = 5 * time.Second
+	goodputSeeds = 3
+	possible     = 14.8e6 // bytes per second and relay
+)
+
+// goodput is what a download gets, from a cold start.
+type goodput struct {
+	share float64 // of what is possible
+	waste float64 // bytes sent for each received
+	pings []time.Duration
+	back  uint64 // packets the other way
+	last  *sim
+}
 
 // measure downloads over streams for a while from a cold start, with a ping
-// stream beside, and gives the goodput in MB/s and the round trips of the pings.
-func measure(t *testing.T, took time.Duration, streams int, links ...[2]*link) (mbps float64, pings []time.Duration, s *sim) {
-	s = newSim(t, 1, Config{Spread: Stripe}, 40960, links...)
+// stream beside.
+func measure(t testing.TB, seed uint64, streams int, links [][2]*link) (g goodput) {
+	s := newSim(t, seed, Config{Spread: Stripe}, 40960, links...)
 	var got uint64
 	s.onOpen = func(st *stream) {
 		s.ends[1].core.accept(st)
-		total := uint64(1 << 40)
-		if numberOf(st) == 0 {
-			total = 0
-		}
-		x := s.ends[1].app(st, total, ^byte(numberOf(st)), byte(numberOf(st)))
-		if numberOf(st) == 0 { // echoes, and writes nothing by itself
-			x.total, x.nextAt = 1<<40, never
-			x.onRead = func(n int) {
-				s.ends[1].core.write(st, patternBytes(x.salt, x.written, n))
-				x.written += uint64(n)
-			}
+		n := byte(numberOf(st))
+		x := s.ends[1].app(st, 1<<40, ^n, n)
+		if n == 0 { // echoes, and writes nothing by itself
+			x.nextAt = never
+			x.onRead = func(n int) { x.written += uint64(s.ends[1].core.write(st, patternBytes(x.salt, x.written, n))) }
 		}
 	}
 	for i := 1; i <= streams; i++ {
@@ -60,7 +103,7 @@ func measure(t *testing.T, took time.Duration, streams int, links ...[2]*link) (
 	var sentAt []time.Duration
 	ping.onRead = func(n int) {
 		for range n / 64 {
-			pings = append(pings, s.now-sentAt[0])
+			g.pings = append(g.pings, s.now-sentAt[0])
 			sentAt = sentAt[1:]
 		}
 	}
@@ -68,64 +111,59 @@ func measure(t *testing.T, took time.Duration, streams int, links ...[2]*link) (
 	beat = func() {
 		if ping.st.phase == opened {
 			sentAt = append(sentAt, s.now)
-			s.ends[0].core.write(ping.st, patternBytes(ping.salt, ping.written, 64))
-			ping.written += 64
+			ping.written += uint64(s.ends[0].core.write(ping.st, patternBytes(ping.salt, ping.written, 64)))
 		}
 		s.at(s.now+20*time.Millisecond, beat)
 	}
 	beat()
-	s.run(took, func() bool { return false })
+	s.run(goodputTime, func() bool { return false })
 	if s.fail != "" {
 		t.Fatal(s.fail)
 	}
-	return float64(got) / took.Seconds() / 1e6, pings, s
+	g.share = float64(got) / goodputTime.Seconds() / possible / float64(len(links))
+	g.waste = float64(s.ends[1].core.stats.BytesSent) / float64(got)
+	g.back = s.ends[0].core.stats.PacketsSent
+	g.last = s
+	return g
 }
 
 // TestGoodput holds what the design promises of lossy and reordering relays.
 // Time is simulated, so the figures are the same everywhere; the bounds leave
 // room for better trade-offs.
 func TestGoodput(t *testing.T) {
-	one := func(change func(*link)) [][2]*link { return [][2]*link{relayLink(change)} }
-	two := func(change func(*link)) [][2]*link { return [][2]*link{relayLink(change), relayLink(change)} }
-	for _, test := range []struct {
-		name    string
-		links   [][2]*link
-		streams int
-		least   float64       // MB/s
-		ping    time.Duration // median, at most
-		waste   float64       // bytes sent for each received, at most
-	}{
-		{"clean", one(nil), 1, 13.5, 150, 1.04},
-		{"8 streams", one(nil), 8, 13.5, 150, 1.04},
-		{"0.2% lost", one(lossy(0.002)), 1, 13.4, 150, 1.05},
-		{"1% lost", one(lossy(0.01)), 1, 13.3, 150, 1.06},
-		{"3% lost", one(lossy(0.03)), 1, 12.0, 150, 1.1},
-		{"20% lost", one(lossy(0.2)), 1, 7, 350, 1.45},
-		{"khatru", one(khatru), 1, 12.5, 250, 1.08},
-		{"strfry", one(strfry), 1, 12.5, 250, 1.08},
-		{"khatru, 1% lost", one(both(khatru, lossy(0.01))), 1, 10, 260, 1.2},
-		{"two", two(nil), 1, 26.5, 150, 1.04},
-		{"two khatru", two(khatru), 1, 21, 250, 1.1},
-		{"two strfry", two(strfry), 1, 22, 250, 1.1},
-		{"two khatru, 1% lost", two(both(khatru, lossy(0.01))), 1, 11.5, 260, 1.25},
-	} {
+	for _, test := range goodputs {
 		t.Run(test.name, func(t *testing.T) {
-			mbps, pings, s := measure(t, goodputTime, test.streams, test.links...)
-			st := s.ends[1].core.snapshot(s.now)
-			back := s.ends[0].core.snapshot(s.now)
-			waste := float64(st.BytesSent) / (mbps * 1e6 * goodputTime.Seconds())
-			ping := quantile(pings, 0.5)
-			t.Logf("%5.1f MB/s, ping %v (99 %%: %v), sent %.2f of needed, lost %d, spurious %d, probes %d, %d packets back, %.1f %%",
-				mbps, ping, quantile(pings, 0.99), waste, st.PacketsLost, st.PacketsSpurious, st.Probes, back.PacketsSent, 100*float64(back.BareAcksSent)/float64(st.PacketsSent))
-			for _, p := range st.Paths {
-				t.Logf("       path: %+v", p)
+			for seed := uint64(1); seed <= goodputSeeds; seed++ {
+				g := measure(t, seed, test.streams, test.links())
+				st := g.last.ends[1].core.snapshot(g.last.now)
+				ping := quantile(g.pings, 0.5)
+				t.Logf("%4.1f %% of what is possible, ping %v (99 %%: %v), sent %.2f of needed, lost %d, spurious %d, probes %d, %d packets back",
+					100*g.share, ping, quantile(g.pings, 0.99), g.waste, st.PacketsLost, st.PacketsSpurious, st.Probes, g.back)
+				if g.share < test.least || ping > test.ping*time.Millisecond || g.waste > test.waste {
+					t.Errorf("want %.0f %% or more, ping %v or less, %.2f of needed or less", 100*test.least, test.ping*time.Millisecond, test.waste)
+				}
+				if most := uint64(100 * goodputTime / time.Second); g.back > most {
+					t.Errorf("%d packets back, %d are enough", g.back, most)
+				}
 			}
-			if mbps < test.least || ping > test.ping*time.Millisecond || waste > test.waste {
-				t.Errorf("want %.1f MB/s or more, ping %v or less, %.2f of needed or less", test.least, test.ping*time.Millisecond, test.waste)
+		})
+	}
+}
+
+// BenchmarkGoodput reports the share of what simulated relays carry that a
+// download gets, in percent: a figure of simulated time, the same everywhere.
+func BenchmarkGoodput(b *testing.B) {
+	for _, bench := range goodputs {
+		b.Run(bench.name, func(b *testing.B) {
+			share, n := 0., 0.
+			for b.Loop() {
+				for seed := uint64(1); seed <= goodputSeeds; seed++ {
+					share += measure(b, seed, bench.streams, bench.links()).share
+					n++
+				}
 			}
-			if most := 150 * goodputTime / time.Second; back.PacketsSent > uint64(most) {
-				t.Errorf("%d packets back, %d are enough", back.PacketsSent, most)
-			}
+			b.ReportMetric(100*share/n, "%")
+			b.ReportMetric(0, "ns/op") // would only be the simulation's own
 		})
 	}
 }

@@ -34,6 +34,7 @@ type simStream struct {
 	salt     byte // of what it writes
 	peerSalt byte
 	onRead   func(n int)
+	onEnd    func() // or nil
 }
 
 func (e *simEnd) app(st *stream, total uint64, salt, peerSalt byte) *simStream {
@@ -143,6 +144,9 @@ func (x *simStream) doRead() {
 	}
 	if x.st.in.atEnd() && !x.eof {
 		x.eof, x.err = true, x.st.in.err
+		if x.onEnd != nil {
+			x.onEnd()
+		}
 	}
 }
 
