@@ -1,0 +1,93 @@
+package nostrlink_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
+)
+
+// plug is a network that can be pulled.
+type plug struct {
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu     sync.Mutex
+	conns  []net.Conn
+	pulled bool
+}
+
+func (p *plug) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pulled {
+		return nil, errors.New("the network is gone")
+	}
+	c, err := p.dial(ctx, network, address)
+	if err == nil {
+		p.conns = append(p.conns, c)
+	}
+	return c, err
+}
+
+func (p *plug) pull() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pulled = true
+	for _, c := range p.conns {
+		c.Close()
+	}
+}
+
+// TestExitThatVanishes: an exit is gone without a word, another process answers
+// to its key. A relay that goes on sending what it has does not hold the entry
+// to the one that is gone.
+func TestExitThatVanishes(t *testing.T) {
+	for name, attack := range map[string]relaytest.Attack{
+		"good relay": nil, "replay": relaytest.Replay(1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := relaytest.New(t, relaytest.Options{InMemory: true, Behaviour: relaytest.Behaviour{Attack: attack}})
+				key := newKey(t)
+				vanishing := &plug{dial: r.DialContext}
+				_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: vanishing.DialContext}}, key, 1)
+				defer stop()
+				opts := nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}
+				hub := nostrlink.NewHub(opts)
+				link := hub.NewLink(key.Public(), []string{inMemory}, nostrlink.LinkOptions{})
+				ctx, cancel := context.WithCancel(context.Background())
+				var serving sync.WaitGroup
+				serving.Go(func() { link.Serve(ctx) })
+				defer func() { cancel(); serving.Wait(); hub.Close() }()
+				if n := served(t, link); n != 1 {
+					t.Fatalf("exit %d serves", n)
+				}
+				open, err := link.DialContext(ctx, "tcp", "open:80")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer open.Close()
+				begun := time.Now()
+				vanishing.pull()
+				_, stop2 := replica(t, opts, key, 2)
+				defer stop2()
+				if _, err := open.Read(make([]byte, 1)); err == nil {
+					t.Error("the flow goes on")
+				}
+				if n := served(t, link); n != 2 {
+					t.Errorf("exit %d serves", n)
+				}
+				if took := time.Since(begun); took > time.Minute { // of fake time
+					t.Errorf("that took %v", took)
+				}
+			})
+		})
+	}
+}
