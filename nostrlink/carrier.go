@@ -3,7 +3,6 @@ package nostrlink
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -28,8 +27,7 @@ type relayCarrier struct {
 	event  []byte           // likewise
 	sends  uint64           // likewise
 
-	opening sync.Mutex
-	plain   []byte // guarded by opening
+	opener *envelope.Opener
 }
 
 var _ session.Carrier = (*relayCarrier)(nil)
@@ -46,6 +44,7 @@ func attach(b *bundle, t *track, maxPacket int) *relayCarrier {
 		refused:  make(chan error, 1),
 		sealer:   envelope.NewSealer(b.secrets.local, b.secrets.peer, b.secrets.key),
 	}
+	c.opener = envelope.NewOpener(b.secrets.key, c.opened)
 	c.path = b.session.Attach(c) // calls Send before it returns
 	close(c.attached)
 	c.inbox.redirect(c.receive)
@@ -73,11 +72,12 @@ func (c *relayCarrier) Send(packet []byte) error {
 // Close implements session.Carrier.
 func (c *relayCarrier) Close() error {
 	c.inbox.redirect(nil)
+	c.opener.Close()
 	c.cancel()
 	return nil
 }
 
-// receive opens an event and hands its packet to the session. The event's own
+// receive has an event opened and its packet given to the session. The event's own
 // signature is not checked: the key that opens it is known to the two ends
 // only, and the packet inside says which session, direction and number it has,
 // so that a relay can neither forge, reflect, replay nor transplant it.
@@ -85,15 +85,13 @@ func (c *relayCarrier) receive(ev *envelope.Event, _ []byte) {
 	if ev.PubKey != c.bundle.secrets.peer {
 		return
 	}
-	c.opening.Lock()
-	defer c.opening.Unlock()
-	plain, err := envelope.Open(c.plain[:0], ev.Content, c.bundle.secrets.key)
-	if err != nil {
-		return
-	}
-	c.plain = plain
+	_ = c.opener.Open(ev.Content) // what it does not take is noise
+}
+
+func (c *relayCarrier) opened(packet []byte) {
+	<-c.attached
 	c.bundle.hear(time.Now())
-	c.path.Receive(plain)
+	c.path.Receive(packet)
 }
 
 // onOK hears what the relay did with an event.
