@@ -44,6 +44,7 @@ type core struct {
 	starved   []*stream // writers that wait for the session's buffer
 
 	txLimit, txSent    uint64 // credit of all streams: granted to us, used
+	txHeld             uint64 // bytes kept because their arrival is not known
 	rxLimit, rxHighest uint64 // granted by us, used
 	rxRead             uint64 // given back
 	sendLimit          bool   // MAX_DATA of the session is to be sent
@@ -140,7 +141,7 @@ func (c *core) kill(s *stream, err error) {
 		s.in.final, s.in.hasFinal = s.in.ready(), true
 	}
 	c.dropUnsent(s)
-	s.out.truncate()
+	c.truncate(s)
 	c.leave(s)
 	s.wake()
 }
@@ -202,7 +203,7 @@ func (c *core) want(s *stream, n need) {
 // activate gives a stream that may have something to send its place in the
 // scheduler.
 func (c *core) activate(s *stream) {
-	if s.active == inactive && s.canSend(c.txLimit-c.txSent) {
+	if s.active == inactive && s.canSend(c.txRoom()) {
 		s.active, s.deficit = fresh, quantum
 		c.fresh.push(s)
 	}

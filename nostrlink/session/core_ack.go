@@ -92,7 +92,7 @@ func (c *core) onArrived(now time.Duration, k *sentPacket) {
 			continue
 		case f.kind == sentData, f.kind == sentOpen:
 			if !s.resetSent {
-				s.out.arrived(f.off, uint64(f.n))
+				c.arrived(s, f.off, uint64(f.n))
 				s.out.finAcked = s.out.finAcked || f.fin
 			}
 		case f.kind == sentReset:

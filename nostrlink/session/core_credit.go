@@ -67,23 +67,53 @@ func (c *core) giveBack(n uint64) {
 	}
 }
 
+// maxHeld bounds what all streams together keep until its arrival is known,
+// whatever credit the peer grants: it may acknowledge everything but the first
+// byte.
+const maxHeld = 64 << 20
+
+// txRoom is how much all streams together may send for the first time.
+func (c *core) txRoom() uint64 {
+	return min(c.txLimit-c.txSent, maxHeld-min(c.txHeld, maxHeld))
+}
+
+// arrived notes that n bytes of s from off on have arrived.
+func (c *core) arrived(s *stream, off, n uint64) {
+	before := s.out.acked
+	s.out.arrived(off, n)
+	c.letGo(s.out.acked - before)
+}
+
+// truncate gives up what s has sent and does not know to have arrived.
+func (c *core) truncate(s *stream) {
+	before := s.out.acked
+	s.out.truncate()
+	c.letGo(s.out.acked - before)
+}
+
+func (c *core) letGo(n uint64) {
+	blocked := c.txRoom() == 0
+	c.txHeld -= n
+	c.unblock(blocked)
+}
+
 // onSessionLimit takes more credit for all streams.
 func (c *core) onSessionLimit(limit uint64) {
-	blocked := c.txSent == c.txLimit
+	blocked := c.txRoom() == 0
 	c.txLimit = max(c.txLimit, limit)
 	c.unblock(blocked)
 }
 
 // takeBack undoes the use of n bytes of credit.
 func (c *core) takeBack(n uint64) {
-	blocked := c.txSent == c.txLimit
+	blocked := c.txRoom() == 0
 	c.txSent -= n
 	c.unblock(blocked)
 }
 
 // unblock lets streams send again that had no credit of the session left.
 func (c *core) unblock(blocked bool) {
-	if !blocked || c.txSent == c.txLimit {
+	if !blocked || c.txRoom() == 0 {
 		return
 	}
 	for _, s := range c.streams {

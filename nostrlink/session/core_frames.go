@@ -105,7 +105,7 @@ func (c *core) firstBytes(s *stream, room int) []byte {
 		h.lost.remove(0, n)
 		c.stats.BytesResent += n
 	case h.next == 0:
-		n = min(h.end, h.credit, c.txLimit-c.txSent, uint64(room), cellSize)
+		n = min(h.end, h.credit, c.txRoom(), uint64(room), cellSize)
 		c.written(s, n)
 	}
 	if n == 0 {
@@ -121,12 +121,12 @@ func (c *core) appendStream(s *stream, k *sentPacket, b []byte, limit int) ([]by
 		return c.appendDatagrams(s, k, b, limit)
 	}
 	h := &s.out
-	for s.canSend(c.txLimit - c.txSent) {
+	for s.canSend(c.txRoom()) {
 		off, n, again := h.next, uint64(0), false
 		if len(h.lost) > 0 {
 			off, n, again = h.lost[0].lo, h.lost[0].hi-h.lost[0].lo, true
 		} else if h.next < h.end && h.next < h.credit {
-			n = min(h.end-h.next, h.credit-h.next, c.txLimit-c.txSent)
+			n = min(h.end-h.next, h.credit-h.next, c.txRoom())
 		}
 		room := wire.DataRoom(limit-len(b), s.id, off)
 		if room < 0 || n > uint64(room) && room < minPiece {

@@ -215,7 +215,7 @@ func (c *core) onRefuse(s *stream, f *wire.Refuse) {
 		s.err = &wire.Error{Code: f.Code, Text: string(f.Text)}
 	}
 	c.dropUnsent(s)
-	s.out.truncate()
+	c.truncate(s)
 	c.endReading(s, s.err)
 	c.leave(s)
 	s.wake()
@@ -273,7 +273,7 @@ func (c *core) onStop(s *stream, f *wire.Stop) {
 		s.out.err = &wire.Error{Code: f.Code, Text: "the other end reads no more"}
 	}
 	c.dropUnsent(s)
-	s.out.truncate()
+	c.truncate(s)
 	c.activate(s)
 	s.wakeWriter()
 	c.settle(s)

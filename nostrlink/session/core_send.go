@@ -180,7 +180,7 @@ func (c *core) fills(n int) bool {
 	if c.fresh.n+c.bulk.n > 64 {
 		return true
 	}
-	session := c.txLimit - c.txSent
+	session := c.txRoom()
 	total := uint64(0)
 	for _, l := range [...]*streamList{&c.fresh, &c.bulk} {
 		for s := l.head; s != nil; s = s.next {
@@ -240,7 +240,7 @@ func (c *core) took(s *stream, n int) {
 	}
 	s.deficit -= n
 	switch {
-	case !s.canSend(c.txLimit - c.txSent):
+	case !s.canSend(c.txRoom()):
 		l.pop()
 		s.active = inactive
 	case s.deficit <= 0:

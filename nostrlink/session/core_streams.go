@@ -201,6 +201,7 @@ func (c *core) written(s *stream, n uint64) {
 	}
 	s.out.next += n
 	c.txSent += n
+	c.txHeld += n
 	c.shrinkUnsent(int(n))
 	if s.out.unsent() <= unsentLimit/2 {
 		s.wakeWriter()
@@ -289,7 +290,7 @@ func (c *core) reset(s *stream, code wire.Code, text string) {
 // sendReset queues the RESET, or REFUSE, that ends our direction.
 func (c *core) sendReset(s *stream, code wire.Code, text string) {
 	c.dropUnsent(s)
-	s.out.truncate()
+	c.truncate(s)
 	s.resetSent, s.code, s.text = true, code, text
 	s.need = 0
 	if s.dg != nil {

@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"errors"
 	"testing"
 	"time"
 
@@ -145,6 +144,16 @@ func TestViolations(t *testing.T) {
 		{"scattered stream ids", wire.CodeProtocol, func(p *peer) {
 			for id := uint64(0); p.core.err == nil && id < 1e5; id++ {
 				p.send(openFrame(1000 + 2*id))
+			}
+		}},
+		{"data beyond credit before its OPEN", wire.CodeFlowControl, func(p *peer) { p.send(dataFrame(2, 1<<18, "x")) }},
+		{"an offset beyond everything", wire.CodeFlowControl, func(p *peer) { p.send(finFrame(1, 1<<62-2, "x")) }},
+		{"a flow that turns out a stream", wire.CodeProtocol, func(p *peer) {
+			p.send(wire.Frame{Type: wire.FrameDatagram, Datagram: wire.Datagram{ID: 2, Data: []byte("x")}}, openFrame(2))
+		}},
+		{"100,000 streams without OPEN", wire.CodeProtocol, func(p *peer) {
+			for id := uint64(2); p.core.err == nil && id < 1e5; id++ {
+				p.send(dataFrame(id, 0, "x"))
 			}
 		}},
 		{"100,000 streams", wire.CodeProtocol, func(p *peer) {
@@ -351,30 +360,5 @@ func TestAckOverflow(t *testing.T) {
 		if told[n] != (n%2 == 0) {
 			t.Fatalf("packet %d: reported %v", n, told[n])
 		}
-	}
-}
-
-// TestWriterBounds holds that writers cannot make the session buffer more than
-// it may, and that each of many gets something in.
-func TestWriterBounds(t *testing.T) {
-	c := newCore(Config{SendBuffer: 1 << 20}, 0)
-	big := make([]byte, 1<<20)
-	for i := range 100 {
-		s, err := c.dial(wire.NetworkTCP, "a:1", [16]byte{}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.phase = opened
-		n := c.write(s, big)
-		if n < unsentFair || n > unsentLimit {
-			t.Errorf("writer %d got %d bytes in", i, n)
-		}
-	}
-	if c.unsent > 1<<20+100*unsentFair {
-		t.Errorf("%d bytes buffered", c.unsent)
-	}
-	c.fail(errors.New("over"), nil)
-	if c.unsent != 0 || c.open != 0 {
-		t.Errorf("after the end %d bytes are buffered, %d streams open", c.unsent, c.open)
 	}
 }

@@ -210,7 +210,7 @@ func (m *modelRun) step() {
 	case k < 96:
 		m.readSome(e)
 	case k < 98:
-		if st.phase == opened {
+		if st.phase == opened || e == 0 {
 			c.closeWrite(st)
 			m.m.closed[e] = true
 		}
@@ -260,7 +260,7 @@ func (m *modelRun) deliver(loss float64) {
 
 func (m *modelRun) write(e int) {
 	c, st := m.ends[e], m.st[e]
-	if st.phase != opened {
+	if st.phase != opened && e != 0 {
 		return
 	}
 	n := c.write(st, patternBytes(byte(e), m.m.written[e], m.r.IntN(1<<m.r.IntN(17))))

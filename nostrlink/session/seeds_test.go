@@ -387,7 +387,7 @@ func (w *world) checkEnd() {
 		if tx.txSent != rx.rxHighest || rx.rxRead != rx.rxHighest {
 			w.fail = fmt.Sprintf("credit: sent %d, counted %d, given back %d", tx.txSent, rx.rxHighest, rx.rxRead)
 		}
-		if tx.unsent != 0 || tx.dgIn.bytes+tx.dgOut.bytes != 0 || tx.control.head != nil || tx.fresh.n+tx.bulk.n > 0 || len(tx.streams) > 0 {
+		if tx.unsent != 0 || tx.txHeld != 0 || tx.dgIn.bytes+tx.dgOut.bytes != 0 || tx.control.head != nil || tx.fresh.n+tx.bulk.n > 0 || len(tx.streams) > 0 {
 			w.fail = fmt.Sprintf("left behind: %d bytes unsent, datagrams %d in, %d out, control %v, %d streams ready, %d alive",
 				tx.unsent, tx.dgIn.bytes, tx.dgOut.bytes, tx.control.head != nil, tx.fresh.n+tx.bulk.n, len(tx.streams))
 		}

@@ -67,7 +67,7 @@ func TestSoak(t *testing.T) {
 	}
 	for i, e := range s.ends {
 		c := e.core
-		if c.err != nil || c.open > 0 || c.unsent > 0 || c.dgIn.bytes+c.dgOut.bytes > 0 || c.rxRead != c.rxHighest {
+		if c.err != nil || c.open > 0 || c.unsent > 0 || c.txHeld > 0 || c.dgIn.bytes+c.dgOut.bytes > 0 || c.rxRead != c.rxHighest {
 			t.Errorf("end %d: %v, left behind: %d streams, %d bytes unsent, %d and %d of datagrams, %d unread",
 				i, c.err, c.open, c.unsent, c.dgIn.bytes, c.dgOut.bytes, c.rxHighest-c.rxRead)
 		}
