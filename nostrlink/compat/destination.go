@@ -36,7 +36,7 @@ func requested(text string) (string, error) {
 	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
 		return net.JoinHostPort(a.String(), defaultPort), nil
 	}
-	if strings.Contains(text, ":") {
+	if strings.ContainsAny(text, "[]:") {
 		return "", denied("the destination is not of the form host:port")
 	}
 	return net.JoinHostPort(text, defaultPort), nil

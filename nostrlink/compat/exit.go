@@ -38,8 +38,9 @@ const (
 const (
 	// maxSkew is how far the clock of a request may be from ours. The request
 	// is remembered for as long as it could be repeated.
-	maxSkew = 2 * time.Minute
-	maxUsed = 1 << 15 // requests remembered; more are refused
+	maxSkew  = 2 * time.Minute
+	keepUsed = 2*maxSkew + time.Second // events have whole seconds
+	maxUsed  = 1 << 15                 // requests remembered; more are refused
 	// backlog is how many requests may wait for Accept.
 	backlog = 64
 	// evictable is how long the entry of a stream must have been silent before
@@ -177,7 +178,7 @@ func (e *Exit) admit(id wire.UUID, in Incoming) bool {
 		e.repeated.Add(1)
 	case e.early.isSpoilt(holdKey{in.From, id}):
 		e.spoilt.Add(1)
-	case !e.used.add(id, now, 2*maxSkew, maxUsed):
+	case !e.used.add(id, now, keepUsed, maxUsed):
 		e.busy.Add(1)
 	default:
 		return true
