@@ -215,7 +215,7 @@ func (r *TCPRequest) accept() (*tcpConn, error) {
 		return nil, errAnswered
 	}
 	queue := new(waiter.Queue)
-	ep, err := r.forwarded.CreateEndpoint(queue)
+	ep, err := r.handshake(queue)
 	if err != nil {
 		r.complete(func() {})
 		return nil, opError("accept", err)
@@ -223,6 +223,18 @@ func (r *TCPRequest) accept() (*tcpConn, error) {
 	r.complete(func() { r.stack.tcp.open++ })
 	r.stack.counters.tcpAccepted.Add(1)
 	return newTCPConn(r.stack, r.flow.id, ep, queue), nil
+}
+
+// handshake is done on a goroutine of its own: it needs several times the stack
+// that a flow does later, and a goroutine that stays would keep it for long.
+func (r *TCPRequest) handshake(queue *waiter.Queue) (ep tcpip.Endpoint, err tcpip.Error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ep, err = r.forwarded.CreateEndpoint(queue)
+	}()
+	<-done
+	return ep, err
 }
 
 // Reject makes the program's connect() fail: with EHOSTUNREACH, ENETUNREACH or
