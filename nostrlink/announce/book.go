@@ -26,7 +26,8 @@ type Book struct {
 type BookOptions struct {
 	Max int // entries; 0 for 1,000
 	// Admits says which exits the user trusts: they are always taken up, in a
-	// stranger's place if need be. nil trusts nobody.
+	// stranger's place if need be. Its answers may change with time, and it must
+	// not call the Book. nil trusts nobody.
 	Admits func(key envelope.PublicKey) bool
 	// Allow permits addresses that are not public; see Parse.
 	Allow func(address string) bool
@@ -36,7 +37,7 @@ type BookOptions struct {
 type Entry struct {
 	Announcement
 	Seen    []string // the relays where it was found, in the order it was
-	Trusted bool     // by BookOptions.Admits
+	Trusted bool     // what BookOptions.Admits says now
 }
 
 type entry struct {
@@ -94,19 +95,18 @@ func (b *Book) Add(ev *envelope.Event, relay string, now time.Time) error {
 		// Remembered longer, so that nobody brings an older one back.
 		e.until = a.Created.Add(maxLife)
 	}
-	e.Announcement, e.Trusted, e.Seen = a, b.opts.Admits(a.Key), note(nil, relay)
+	e.Announcement, e.Seen = a, note(nil, relay)
 	return b.put(e, now)
 }
 
 // wants reports whether the event is in the book already, with the relay noted,
 // or returns why it is not worth verifying.
 func (b *Book) wants(ev *envelope.Event, relay string, now time.Time) (known bool, err error) {
-	trusted := b.opts.Admits(ev.PubKey)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entries[ev.PubKey]
 	if e == nil {
-		_, err := b.room(trusted, now)
+		_, err := b.room(ev.PubKey, now)
 		return false, err
 	}
 	if e.id == ev.ID {
@@ -127,9 +127,9 @@ func (e *entry) olderThan(created time.Time, id [32]byte) bool {
 	return bytes.Compare(id[:], e.id[:]) < 0
 }
 
-// room returns, with b.mu held, whether there is a place for one more, and who
+// room returns, with b.mu held, whether there is a place for an exit, and who
 // must go for it: the stranger whose announcement ends first, or nobody.
-func (b *Book) room(trusted bool, now time.Time) (out *entry, err error) {
+func (b *Book) room(key envelope.PublicKey, now time.Time) (out *entry, err error) {
 	if len(b.entries) < b.opts.Max {
 		return nil, nil
 	}
@@ -137,11 +137,11 @@ func (b *Book) room(trusted bool, now time.Time) (out *entry, err error) {
 	if len(b.entries) < b.opts.Max {
 		return nil, nil
 	}
-	if !trusted {
+	if !b.opts.Admits(key) {
 		return nil, ErrFull
 	}
 	for _, e := range b.entries {
-		if !e.Trusted && (out == nil || e.until.Before(out.until)) {
+		if (out == nil || e.until.Before(out.until)) && !b.opts.Admits(e.Key) {
 			out = e
 		}
 	}
@@ -166,7 +166,7 @@ func (b *Book) put(e *entry, now time.Time) error {
 	defer b.mu.Unlock()
 	old := b.entries[e.Key]
 	if old == nil {
-		out, err := b.room(e.Trusted, now)
+		out, err := b.room(e.Key, now)
 		if err != nil {
 			return err
 		}
@@ -238,7 +238,7 @@ func (b *Book) Find(key envelope.PublicKey, now time.Time) (Entry, bool) {
 	if e == nil || e.Closed || !e.until.After(now) {
 		return Entry{}, false
 	}
-	return e.copy(), true
+	return b.copy(e), true
 }
 
 // Snapshot returns what counts at now: those whom the user trusts first, then by
@@ -250,7 +250,7 @@ func (b *Book) Snapshot(now time.Time) []Entry {
 	b.sweep(now)
 	for _, e := range b.entries {
 		if !e.Closed {
-			list = append(list, e.copy())
+			list = append(list, b.copy(e))
 		}
 	}
 	slices.SortFunc(list, func(x, y Entry) int {
@@ -266,8 +266,9 @@ func (b *Book) Snapshot(now time.Time) []Entry {
 }
 
 // copy returns an Entry that shares nothing with e.
-func (e *entry) copy() Entry {
+func (b *Book) copy(e *entry) Entry {
 	c := e.Entry
+	c.Trusted = b.opts.Admits(c.Key)
 	c.Seen = slices.Clone(c.Seen)
 	c.Relays = slices.Clone(c.Relays)
 	c.Transports = slices.Clone(c.Transports)
