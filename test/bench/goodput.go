@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -31,23 +32,25 @@ func goodput(ctx context.Context) error {
 	return nil
 }
 
-// reportGoodput prints the share that one line of a benchmark's output tells:
+// reportGoodput prints the share that one line of a benchmark's output tells, if
+// it is one:
 //
-//	BenchmarkGoodput/loss1-2   1   123 ns/op   0.97 share
+//	BenchmarkGoodput/two_khatru,_1%_lost-2   1   81.2 %
 func reportGoodput(fields []string) {
-	if len(fields) == 0 {
+	if len(fields) < 4 || !strings.HasPrefix(fields[0], "BenchmarkGoodput/") {
 		return
 	}
-	_, name, ok := strings.Cut(fields[0], "/")
-	if !ok || !strings.HasPrefix(fields[0], "BenchmarkGoodput/") {
-		return
-	}
+	_, name, _ := strings.Cut(fields[0], "/")
 	if i := strings.LastIndexByte(name, '-'); i > 0 {
 		name = name[:i] // the number of processors
 	}
+	name = lost.ReplaceAllString(name, "loss$1")
+	name = strings.NewReplacer("two", "two_relays", ",", "").Replace(name)
 	for i := 2; i+1 < len(fields); i += 2 {
-		if value, err := strconv.ParseFloat(fields[i], 64); err == nil && fields[i+1] == "share" {
-			figure("goodput_"+name, value, "")
+		if percent, err := strconv.ParseFloat(fields[i], 64); err == nil && fields[i+1] == "%" {
+			figure("goodput_"+name, percent/100, "")
 		}
 	}
 }
+
+var lost = regexp.MustCompile(`([\d.]+)%_lost`)
