@@ -165,14 +165,15 @@ func (p *pacer) pause() time.Duration {
 
 // took is the rate at which the relay has taken events of late, or zero if
 // those were too few to tell. Of a first burst that was over at once it believes
-// that so many pass in a second, as most relays allow a second's or more at once.
+// that so many pass in a second, as most relays allow a second's or more at once:
+// what was taken before says how little there was to send.
 func (p *pacer) took(now time.Time) float64 {
 	passed := now.Sub(p.countedAt)
 	switch {
 	case p.counted >= countLeast && passed >= countFor/4:
 		return float64(p.counted) / passed.Seconds()
-	case p.taken == 0 && p.rate == 0 && p.counted >= countLeast:
-		return float64(p.counted) / countFor.Seconds()
+	case p.rate == 0 && p.counted >= countLeast:
+		return max(p.taken, float64(p.counted)/countFor.Seconds())
 	}
 	return p.taken
 }

@@ -139,3 +139,20 @@ func TestARelayWithoutLimitsIsNotPaced(t *testing.T) {
 		t.Error("a publish without verdict blocks the next one")
 	}
 }
+
+// TestPacerBelievesTheFirstBurst has a relay object to a burst that was over in
+// no time, after a while with nearly nothing to send.
+func TestPacerBelievesTheFirstBurst(t *testing.T) {
+	p := newPacer(64)
+	now := time.Unix(1_000_000, 0)
+	for range 40 { // five a second
+		p.sent()
+		p.accepted(now)
+		now = now.Add(200 * time.Millisecond)
+	}
+	relay := &limitedRelay{rate: 150, burst: 150, tokens: 150, filled: now}
+	took, refused := publishFor(&p, relay, now, 10*time.Second, 2*time.Millisecond)
+	if most := 150 + 150*10; took < most*7/10 || refused > 150 {
+		t.Errorf("%d events taken of %d possible, %d refused", took, most, refused)
+	}
+}
