@@ -72,7 +72,8 @@ func (p *pathState) resize() {
 	if !ok {
 		return
 	}
-	holds := float64(rate) * p.minRTT.Seconds()
+	// The shortest round trip says little of a path that delays at random.
+	holds := float64(rate) * max(p.minRTT, p.calm).Seconds()
 	if p.drainUntil > 0 {
 		p.window = max(4*(p.maxPacket+packetCost), min(int(holds*3/4), maxWindow))
 		return

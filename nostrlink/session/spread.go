@@ -6,7 +6,7 @@ const (
 	// dwell is how long the primary path stays, unless it fails.
 	dwell = 2 * time.Second
 	// A path is preferred to the primary when it costs less than betterBy of
-	// that, or not more than sameBy above it and it was attached earlier.
+	// that, or hardly more and it was attached earlier.
 	betterBy = 0.7
 	sameBy   = 10 * time.Millisecond
 	// Striping uses paths that cost at most reachBy of the best and reachPast
@@ -58,9 +58,10 @@ func (c *core) elect(now time.Duration, best *pathState) {
 	case now-c.electedAt < dwell:
 		return
 	}
+	same := old.cost() + max(sameBy, old.cost()/8)
+	less := time.Duration(betterBy*float64(old.cost())) - sameBy
 	for _, p := range c.paths {
-		earlier := c.earlier(p, old) && p.cost() <= old.cost()+sameBy
-		if p != old && p.proven(now) && (earlier || float64(p.cost()) < betterBy*float64(old.cost())-float64(sameBy)) {
+		if p != old && p.proven(now) && (p.cost() < less || p.cost() <= same && c.earlier(p, old)) {
 			old.distrust(now)
 			c.primary, c.electedAt = p, now
 			return
