@@ -5,13 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 )
 
@@ -49,17 +48,11 @@ func newPost(url string, opts relay.Options) (*post, error) {
 // relayURL writes equal relay URLs alike, so that they share a connection and
 // both ends of a session mean the same. What is no URL stays as it is.
 func relayURL(text string) string {
-	u, err := url.Parse(strings.TrimSpace(text))
-	if err != nil || u.Host == "" {
+	url, err := name.Relay(text)
+	if err != nil {
 		return text
 	}
-	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
-	switch port := u.Port(); {
-	case u.Scheme == "ws" && port == "80", u.Scheme == "wss" && port == "443":
-		u.Host = strings.TrimSuffix(u.Host, ":"+port)
-	}
-	u.Path = strings.TrimRight(u.Path, "/")
-	return u.String()
+	return url
 }
 
 // relayURLs writes a list of relays so, without repetitions.

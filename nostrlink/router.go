@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -155,24 +152,11 @@ func (r *Router) side(exit envelope.PublicKey, relays []string) (*sideLink, erro
 func (r *Router) usable(relays []string) []string {
 	var out []string
 	for _, relay := range relays {
-		// Names of the reference implementation may hold the relay's web address.
-		if rest, ok := strings.CutPrefix(relay, "http"); ok {
-			relay = "ws" + rest
-		}
-		if slices.Contains(r.relays, relayURL(relay)) || isPublicRelay(relay) {
+		if slices.Contains(r.relays, relayURL(relay)) || name.PublicRelay(relay) == nil {
 			out = append(out, relay)
 		}
 	}
 	return out
-}
-
-func isPublicRelay(relay string) bool {
-	u, err := url.Parse(relay)
-	if err != nil || u.Scheme != "wss" {
-		return false
-	}
-	_, err = netip.ParseAddr(u.Hostname())
-	return err != nil && strings.Contains(u.Hostname(), ".") && !strings.HasSuffix(u.Hostname(), ".local")
 }
 
 // serve keeps a side link until it is idle or the router closes.
