@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -30,6 +31,8 @@ type Hub struct {
 	posts  map[string]*post // by URL, as relayURL writes it
 	closed bool
 	wg     sync.WaitGroup
+
+	searches atomic.Uint64 // numbers the subscriptions of Find
 }
 
 // NewHub returns a hub with no connection yet.

@@ -1,0 +1,123 @@
+package nostrlink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
+)
+
+// Bounds of Find.
+const (
+	maxFoundEvents = 256 // of one relay
+	maxFoundBytes  = 1 << 20
+	forgetTimeout  = 2 * time.Second // for a relay to hear that it need not go on
+)
+
+// Publish hands a signed event to relays (URLs) and waits for their verdicts.
+// It returns nil when at least one has taken it, else why none did.
+func (h *Hub) Publish(ctx context.Context, relays []string, event []byte, id [32]byte) error {
+	return h.each(ctx, relays, func(p *post) error {
+		verdict := make(chan error, 1)
+		err := p.publish(ctx, event, id, func(accepted bool, reason string) {
+			if accepted || relay.Prefix(reason) == "duplicate" {
+				verdict <- nil
+				return
+			}
+			verdict <- fmt.Errorf("relay %s: %s", p.url, strings.ToValidUTF8(reason, "?"))
+		})
+		if err != nil {
+			return err
+		}
+		select {
+		case err = <-verdict:
+		case <-ctx.Done():
+			err = fmt.Errorf("relay %s: no verdict: %w", p.url, context.Cause(ctx))
+		}
+		return err
+	})
+}
+
+// Find asks relays (URLs) for the stored events that filters describe, and
+// returns what at least one of them has, unverified and each as often as it
+// came. It fails when no relay has answered.
+func (h *Hub) Find(ctx context.Context, relays []string, filters []relay.Filter) ([]*envelope.Event, error) {
+	var mu sync.Mutex
+	var found []*envelope.Event
+	id := "find" + strconv.FormatUint(h.searches.Add(1), 10)
+	err := h.each(ctx, relays, func(p *post) error {
+		events, err := p.find(ctx, id, filters)
+		mu.Lock()
+		defer mu.Unlock()
+		found = append(found, events...)
+		return err
+	})
+	if len(found) > 0 {
+		err = nil
+	}
+	return found, err
+}
+
+// each does something with several relays at once, when they are connected. The
+// error says why nothing worked.
+func (h *Hub) each(ctx context.Context, relays []string, do func(p *post) error) error {
+	relays = relayURLs(relays)
+	if len(relays) == 0 {
+		return errors.New("nostrlink: no relay to ask")
+	}
+	results := make(chan error, len(relays))
+	for _, url := range relays {
+		go func() {
+			p, err := h.acquire(url)
+			if err != nil {
+				results <- err
+				return
+			}
+			defer h.release(p)
+			if err = p.connect(ctx); err == nil {
+				err = do(p)
+			}
+			results <- err
+		}()
+	}
+	var errs []error
+	for range relays {
+		if err := <-results; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) < len(relays) {
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// find asks one connected relay, with a subscription that nobody else has.
+func (p *post) find(ctx context.Context, id string, filters []relay.Filter) ([]*envelope.Event, error) {
+	var mu sync.Mutex
+	var found []*envelope.Event
+	size := 0
+	err := p.client.Subscribe(ctx, id, filters, func(raw []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if size += len(raw); size > maxFoundBytes || len(found) >= maxFoundEvents {
+			return
+		}
+		if ev, err := envelope.ParseEvent(bytes.Clone(raw)); err == nil {
+			found = append(found, &ev)
+		}
+	})
+	forget, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
+	defer cancel()
+	p.client.Unsubscribe(forget, id)
+	mu.Lock()
+	defer mu.Unlock()
+	return found, err
+}
