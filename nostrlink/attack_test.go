@@ -63,9 +63,8 @@ func serveLink(t *testing.T, exit envelope.PublicKey, relays ...string) (l *nost
 	wg.Go(func() { l.Serve(ctx) })
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait(); hub.Close() })
 	t.Cleanup(stop)
-	if err := l.Connect(patience(t)); err != nil {
-		t.Fatal(err)
-	}
+	// On a busy machine under attack an attempt may take too long.
+	eventually(t, "the link is connected", func() bool { return l.Status().State == nostrlink.Connected })
 	return l, stop
 }
 
@@ -161,7 +160,7 @@ func transferUnderAttack(t *testing.T, counted func(session.Rejected) uint64, re
 		tasks.Go(func() { underAttack(t, link, counted) })
 	}
 	tasks.Wait()
-	if n := listener.Sessions(); n != 2 {
+	if n := listener.Sessions(); n < 2 { // more when an attempt took too long
 		t.Errorf("the exit has %d sessions", n)
 	}
 }
