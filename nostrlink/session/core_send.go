@@ -15,7 +15,7 @@ const (
 	minPiece = 64
 	// holdFor is how long small writes wait at most for the first hop to take
 	// what it was sent last.
-	holdFor = 25 * time.Millisecond
+	holdFor = 5 * time.Millisecond
 )
 
 // next builds the packet that path p is to send now, in dst, or gives nil. A
