@@ -108,7 +108,7 @@ func (c *core) onStreamFrame(f *wire.Frame) bool {
 	if later {
 		s = c.await(id, f.Type == wire.FrameDatagram)
 	}
-	if s == nil || s.phase == refused {
+	if s == nil || s.over() {
 		return !later
 	}
 	switch f.Type {

@@ -69,7 +69,7 @@ func (c *core) onOpen(f *wire.Open) bool {
 		s = c.await(f.ID, isFlow(f.Network))
 	}
 	switch {
-	case s == nil, s.phase == refused:
+	case s == nil, s.over():
 		return !later
 	case isFlow(f.Network) != (s.dg != nil):
 		c.violation(wire.CodeProtocol, "stream %d is of two kinds", f.ID)

@@ -28,6 +28,30 @@
 // other end may send, so a slow reader stops its own stream only and memory has
 // a limit.
 //
+// # Many paths
+//
+// Up to a handful of carriers make one packet space: any of them may bring any
+// packet and any acknowledgement, and what was lost on one goes again by
+// another. Primary sends by the best of them, judged by round trip and losses;
+// Stripe by all that are not much slower than the best. A path is sound while it
+// acknowledges what it gets, doubtful when a probe is unanswered or its carrier
+// is slow to take a packet, silent after a second probe: new packets avoid a
+// doubtful path, what is overdue goes by another one, and a silent path gets
+// nothing but probes, for ever, at least every two seconds while no path is
+// alive. It must prove itself for longer each time before it is preferred
+// again. Paths that stand by get a PING now and then. A first hop that refuses
+// packets for their rate makes its path limited, which is no loss: they go again
+// at once, and another path shares the load.
+//
+// Streams survive as long as anything is acknowledged within Config.DeadAfter.
+//
+// # Early data
+//
+// OPEN carries the first bytes of a stream or the first datagram of a flow, and
+// more may follow before the answer, within the credit known from the
+// handshake. The listener keeps it, also when it overtakes the OPEN. What was
+// written before a Close still arrives; only an Abort overtakes it.
+//
 // # Binding
 //
 // A relay holds every packet in its hands. The session takes one only when its

@@ -201,6 +201,12 @@ func (h *sendHalf) truncate() {
 // yet: what follows OPEN waits there.
 func (s *stream) early() bool { return s.phase == opening && s.asked }
 
+// over reports that what still comes for the stream says nothing any more: it
+// was refused, or reset before its OPEN came.
+func (s *stream) over() bool {
+	return s.phase == refused || s.phase == awaited && s.err != nil
+}
+
 // left reports that a flow was closed in good order before it was answered, and
 // that what came before can still be read.
 func (s *stream) left() bool {

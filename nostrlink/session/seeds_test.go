@@ -205,11 +205,15 @@ func (w *world) randomFlow(r *rand.Rand, i int) {
 	w.plans = append(w.plans, p)
 	n, after := r.IntN(100), time.Duration(1+r.IntN(10000))*time.Millisecond
 	network := []wire.Network{wire.NetworkUDP, wire.NetworkPing}[r.IntN(2)]
+	abort := r.IntN(3) == 0
 	w.at(p.startAt, func() {
 		w.started++
 		st := w.dial(network, i, nil)
 		x := w.ends[0].flow(st, byte(i))
 		w.chat(x, n, after)
+		if abort {
+			w.at(w.now+after/8, func() { w.ends[0].core.reset(st, wire.CodeReset, "") })
+		}
 	})
 }
 
