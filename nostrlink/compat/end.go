@@ -167,7 +167,8 @@ func (e *end) Lost(from envelope.PublicKey) {
 	}
 }
 
-// Close ends all streams and waits for what they were doing.
+// Close ends all streams, but for those of CONNECTR that are made, which are
+// their users' alone, and waits for what they were doing.
 func (e *end) Close() error {
 	e.mu.Lock()
 	e.closed = true

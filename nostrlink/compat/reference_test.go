@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -205,16 +206,16 @@ func TestReferenceExitThatCannotConnect(t *testing.T) {
 }
 
 // The banner of a server that speaks first is lost between two reference ends,
-// not when one of them is ours.
+// not when the entry is ours.
 func TestServerSpeaksFirst(t *testing.T) {
-	greet := func(string) (net.Conn, error) {
+	greet := func(string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		go theirs.Write([]byte("220 ready"))
 		return ours, nil
 	}
 	synctest.Test(t, func(t *testing.T) {
 		bus := newBus(t, reftest.BusOptions{OK: time.Millisecond})
-		exit := refExit(t, &reftest.Exit{Relay: bus, URL: "ws://bus", Dial: func(_, address string) (net.Conn, error) { return greet(address) }})
+		exit := refExit(t, &reftest.Exit{Relay: bus, URL: "ws://bus", Dial: greet})
 		conn, err := ourEntry(t, bus, exit, EntryOptions{}).DialContext(context.Background(), "tcp", "example.org:25")
 		if err != nil {
 			t.Fatal(err)
@@ -388,46 +389,80 @@ func (r twice) Subscribe(ctx context.Context, f reftest.Filter, deliver func(*en
 	})
 }
 
-// A program that speaks SOCKS5 to the scripted entry reaches a web server
-// through our exit, over a relay on the network.
+// An exit.Server takes what an Exit accepts.
+var _ exit.Request = (*Request)(nil)
+
+// A program that speaks SOCKS5 to the scripted entry reaches the exit's own
+// service, over a relay on the network, and what the exit's policy allows.
 func TestHTTPThroughReferenceEntry(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "hello, "+r.URL.Path)
 	}))
 	defer web.Close()
+	address := strings.TrimPrefix(web.URL, "http://")
 	server := relayd.New(relayd.Options{})
 	defer server.Close()
 	front := httptest.NewServer(server)
 	defer front.Close()
-	dialRelay := func() reftest.Relay {
-		w, err := reftest.Dial("ws"+strings.TrimPrefix(front.URL, "http"), relay.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(w.Close)
-		return w
+
+	key := generateKey(t)
+	s := station{NewKeys(key, 10), dialRelay(t, front.URL)}
+	e := NewExit(s, ExitOptions{})
+	defer e.Close()
+	s.listen(t, key, e.Receive)
+	service, err := exit.ParseTarget(address)
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, key := ourExit(t, dialRelay(), ExitOptions{}, func(address string) (net.Conn, error) {
-		return net.Dial("tcp", strings.TrimPrefix(web.URL, "http://"))
+	policy, err := exit.New(exit.Config{Key: key.Public(), Services: map[uint16]exit.Target{80: service}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, func(ctx context.Context) error {
+		for {
+			req, err := e.Accept(ctx)
+			if err != nil {
+				return err
+			}
+			go policy.Handle(ctx, req)
+		}
 	})
+
+	n := &reftest.Entry{Exit: key.Public(), Relay: dialRelay(t, front.URL)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &reftest.Entry{Exit: key, Relay: dialRelay()}
 	serve(t, func(ctx context.Context) error { return n.ServeSOCKS(ctx, l) })
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "socks5", Host: l.Addr().String()})}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
-	for _, host := range []string{hostOf(key), "192.0.2.1"} {
-		resp, err := client.Get("http://" + host + "/there")
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if string(body) != "hello, /there" || err != nil {
-			t.Errorf("%s: %q, %v", host, body, err)
-		}
+	resp, err := client.Get("http://" + hostOf(key.Public()) + "/there")
+	if err != nil {
+		t.Fatal(err)
 	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if string(body) != "hello, /there" || err != nil {
+		t.Errorf("%q, %v", body, err)
+	}
+	if _, err := n.Dial(address); err != nil { // as a stranger may not
+		t.Fatal(err)
+	}
+	for e.Stats().Refused == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if st := policy.Stats(); st.Refused[exit.ReasonSpecial] != 1 || st.TCPFlows != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func dialRelay(t *testing.T, url string) reftest.Relay {
+	t.Helper()
+	w, err := reftest.Dial("ws"+strings.TrimPrefix(url, "http"), relay.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	return w
 }

@@ -114,12 +114,12 @@ func introduce(ctx context.Context, conn net.Conn, id wire.UUID) error {
 const reverseAgain = time.Minute
 
 // dialReverse has the exit connect to us.
-func (e *Entry) dialReverse(ctx context.Context, dest string) (conn net.Conn, err error) {
-	ctx, cancel := context.WithTimeout(ctx, reverseTimeout)
+func (e *Entry) dialReverse(caller context.Context, dest string) (conn net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(caller, reverseTimeout)
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
 	defer func() {
-		if err != nil {
+		if err != nil && caller.Err() == nil {
 			e.reverseFailed.Add(1)
 			e.down.Store(e.now().Add(reverseAgain).UnixNano())
 		}

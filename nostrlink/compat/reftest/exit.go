@@ -25,7 +25,7 @@ type Exit struct {
 
 	mu      sync.Mutex
 	streams map[string]*stream
-	locks   map[string]*sync.Mutex
+	locks   map[string]chan struct{} // one token each
 	wg      sync.WaitGroup
 }
 
@@ -35,7 +35,7 @@ func (x *Exit) Serve(ctx context.Context, ready chan<- struct{}) error {
 	if x.Dial == nil {
 		x.Dial = net.Dial
 	}
-	x.streams, x.locks = make(map[string]*stream), make(map[string]*sync.Mutex)
+	x.streams, x.locks = make(map[string]*stream), make(map[string]chan struct{})
 	f := Filter{To: x.Key.Public(), Since: time.Now().Unix()}
 	if err := x.Relay.Subscribe(ctx, f, func(ev *envelope.Event) {
 		x.wg.Go(func() { x.process(ctx, ev) })
@@ -99,12 +99,12 @@ func (x *Exit) lock(key string) (unlock func()) {
 	x.mu.Lock()
 	l := x.locks[key]
 	if l == nil {
-		l = new(sync.Mutex)
+		l = make(chan struct{}, 1)
 		x.locks[key] = l
 	}
 	x.mu.Unlock()
-	l.Lock()
-	return l.Unlock
+	l <- struct{}{}
+	return func() { <-l }
 }
 
 func (x *Exit) connect(ctx context.Context, ev *envelope.Event, m *wire.Message) {
