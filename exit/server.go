@@ -2,6 +2,7 @@ package exit
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -39,6 +40,8 @@ type Config struct {
 	Policy Policy
 	// Services are what stands behind the ports of the exit's own name.
 	Services map[uint16]Target
+	// TLS is for the services that need it; see Target.
+	TLS *tls.Config
 	// Nameservers resolve names; by default those of /etc/resolv.conf, which
 	// is followed when it changes.
 	Nameservers []netip.AddrPort
@@ -72,6 +75,7 @@ type Server struct {
 	key      [32]byte
 	gate     *gate
 	services map[uint16]*service
+	tls      *tls.Config // or nil: no service needs it
 	resolver *resolver
 
 	dialTimeout, udpIdle time.Duration
@@ -93,6 +97,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		key:         cfg.Key,
 		services:    make(map[uint16]*service, len(cfg.Services)),
+		tls:         cfg.TLS,
 		dialTimeout: cfg.DialTimeout,
 		udpIdle:     cfg.UDPIdle,
 		log:         cfg.Log,
@@ -121,6 +126,9 @@ func New(cfg Config) (*Server, error) {
 	for port, target := range cfg.Services {
 		if port == 0 || target.Network != "tcp" && target.Network != "unix" {
 			return nil, fmt.Errorf("exit: service %d = %v: want a port from 1 to 65535 and a target made by ParseTarget", port, target)
+		}
+		if target.TLS && cfg.TLS == nil {
+			return nil, fmt.Errorf("exit: service %d = %v: there is no certificate for it", port, target)
 		}
 		s.services[port] = &service{Target: target}
 	}
@@ -177,6 +185,9 @@ func (s *Server) forward(ctx context.Context, req Request) {
 			return s.carryDatagrams(in, out, d.port)
 		}
 		s.tcpFlows.Add(1)
+		if s.isTLS(req.Network(), d) {
+			return s.carryTLS(ctx, in, out)
+		}
 		return splice.Join(in, out)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/splice"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
@@ -42,7 +43,7 @@ func echoed(t *testing.T, peer net.Conn) {
 	if _, err := io.WriteString(peer, ", exit"); err != nil {
 		t.Fatal(err)
 	}
-	peer.(*net.TCPConn).CloseWrite()
+	peer.(splice.Conn).CloseWrite()
 	got, err := io.ReadAll(peer)
 	if err != nil || string(got) != "hello, exit" {
 		t.Fatalf("read %q, %v", got, err)
@@ -87,7 +88,7 @@ func TestRefusals(t *testing.T) {
 		"2130706433":      {{addrs: []string{"127.0.0.2"}}},
 	})
 	cfg := dns.config()
-	cfg.Services = map[uint16]Target{80: {"tcp", addr}}
+	cfg.Services = map[uint16]Target{80: {Network: "tcp", Address: addr}}
 	s := newServer(t, cfg, "127.0.0.2/32")
 	own, other := name.Name{Key: testKey(t)}.Host(), name.Name{Key: [32]byte{1}}.Host()
 	for _, tt := range []struct {

@@ -2,10 +2,13 @@ package exit
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -38,8 +41,8 @@ func TestServices(t *testing.T) {
 	// No prefix is opened: services need none, not even on port 25.
 	s := newServer(t, Config{
 		Services: map[uint16]Target{
-			25: {"tcp", tcp}, 81: {"unix", path},
-			82: {"tcp", closedPort(t)}, 83: {"unix", path + ".missing"}, 84: {"tcp", "service.invalid:80"},
+			25: {Network: "tcp", Address: tcp}, 81: {Network: "unix", Address: path},
+			82: {Network: "tcp", Address: closedPort(t)}, 83: {Network: "unix", Address: path + ".missing"}, 84: {Network: "tcp", Address: "service.invalid:80"},
 		},
 		Log: slog.New(slog.NewTextHandler(&logged, nil)),
 	}, "192.0.2.1/32")
@@ -65,31 +68,91 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// secured returns the settings of a server with a certificate, and a client's
+// that accepts it.
+func secured(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	web := httptest.NewTLSServer(nil)
+	web.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	return &tls.Config{Certificates: web.TLS.Certificates}, &tls.Config{RootCAs: roots, ServerName: "example.com"}
+}
+
+func TestServiceOverTLS(t *testing.T) {
+	addr, _ := echoTCP(t, "127.0.0.1")
+	server, client := secured(t)
+	s := newServer(t, Config{Services: map[uint16]Target{443: {Network: "tcp", Address: addr, TLS: true}, 80: {Network: "tcp", Address: addr}}, TLS: server})
+	n := name.Name{Key: testKey(t)}
+	peer, done := open(t, s, "tcp", n.Host()+":443")
+	echoed(t, tls.Client(peer, client))
+	<-done
+	peer, done = open(t, s, "tcp", n.Host()+":80") // the other port is as it was
+	echoed(t, peer)
+	<-done
+
+	// Who speaks no TLS gets nothing of the service.
+	peer, done = open(t, s, "tcp", n.Host()+":443")
+	if _, err := io.WriteString(peer, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := io.ReadAll(peer); bytes.Contains(answer, []byte("hello")) {
+		t.Errorf("without TLS the answer is %q", answer)
+	}
+	<-done
+}
+
+// A service that breaks off must not look as if it had ended.
+func TestServiceOverTLSBreaksOff(t *testing.T) {
+	l := listenTCP(t, "127.0.0.1")
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		io.ReadFull(conn, make([]byte, 4))
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}()
+	server, client := secured(t)
+	s := newServer(t, Config{Services: map[uint16]Target{443: {Network: "tcp", Address: l.Addr().String(), TLS: true}}, TLS: server})
+	peer, done := open(t, s, "tcp", nwsName+":443")
+	conn := tls.Client(peer, client)
+	if _, err := io.WriteString(conn, "stop"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); err == nil {
+		t.Errorf("read %q and an orderly end", answer)
+	}
+	<-done
+}
+
 func TestNameWithoutPortIsTheOnlyService(t *testing.T) {
 	addr, _ := echoTCP(t, "127.0.0.1")
-	one := newServer(t, Config{Services: map[uint16]Target{8080: {"tcp", addr}}})
+	one := newServer(t, Config{Services: map[uint16]Target{8080: {Network: "tcp", Address: addr}}})
 	peer, done := open(t, one, "tcp", nwsName)
 	echoed(t, peer)
 	<-done
-	two := newServer(t, Config{Services: map[uint16]Target{8080: {"tcp", addr}, 8081: {"tcp", addr}}})
+	two := newServer(t, Config{Services: map[uint16]Target{8080: {Network: "tcp", Address: addr}, 8081: {Network: "tcp", Address: addr}}})
 	if err := rejection(t, two, "tcp", nwsName); reasonOf(err) != ReasonNoService {
 		t.Errorf("with two services: %v", err)
 	}
 }
 
 func TestParseTarget(t *testing.T) {
-	for _, s := range []string{"127.0.0.1:80", "web.lan:8080", "[::1]:443", "unix:/run/x.sock", "unix:relative"} {
+	for _, s := range []string{"127.0.0.1:80", "web.lan:8080", "[::1]:443", "unix:/run/x.sock", "unix:relative", "tls:127.0.0.1:80", "tls:unix:/run/x.sock"} {
 		if target, err := ParseTarget(s); err != nil || target.String() != s {
 			t.Errorf("%q: %v, %v", s, target, err)
 		}
 	}
-	for _, s := range []string{"", "80", ":80", "host", "host:", "host:0", "host:http", "host:65536", "unix:", "::1:80"} {
+	for _, s := range []string{"", "80", ":80", "host", "host:", "host:0", "host:http", "host:65536", "unix:", "::1:80", "tls:", "tls:80", "tls:unix:", "tls:tls:a:1"} {
 		if target, err := ParseTarget(s); err == nil {
 			t.Errorf("%q is taken for %v", s, target)
 		}
 	}
 	for _, cfg := range []Config{
-		{Services: map[uint16]Target{0: {"tcp", "x:1"}}}, {Services: map[uint16]Target{1: {}}},
+		{Services: map[uint16]Target{0: {Network: "tcp", Address: "x:1"}}}, {Services: map[uint16]Target{1: {}}},
+		{Services: map[uint16]Target{1: {Network: "tcp", Address: "x:1", TLS: true}}},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%v is taken", cfg.Services)

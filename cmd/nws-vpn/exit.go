@@ -62,7 +62,7 @@ refused unless allowed; port 25 is closed.`,
 	flags.add(cmd)
 	cmd.Flags().StringVar(&keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
-	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name")
+	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; PORT=tls:…: with TLS in front of it")
 	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
 	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server (IP or IP:PORT) instead of the system's")
 	return cmd
@@ -116,7 +116,11 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	server, err := exit.New(exit.Config{
+	keeper, err := openCertificate(e, key.Public())
+	if err != nil {
+		return err
+	}
+	settings := exit.Config{
 		Key:         key.Public(),
 		Policy:      exit.Policy{AllowPrivate: e.AllowPrivate, ClosedPorts: e.ClosedPorts},
 		Services:    e.Services,
@@ -125,7 +129,11 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		DialTimeout: e.DialTimeout.Duration(),
 		UDPIdle:     e.UDPIdle.Duration(),
 		Log:         log,
-	})
+	}
+	if keeper != nil {
+		settings.TLS = keeper.ServerConfig()
+	}
+	server, err := exit.New(settings)
 	if err != nil {
 		return err
 	}
@@ -138,6 +146,15 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		Agent: "nws-vpn " + buildVersion(),
 		Ready: func(relay string) { fmt.Fprintf(out, "ready on %s\n", relay) },
 	})
+	if keeper != nil {
+		stop := publishCertificate(ctx, &certificatePublisher{
+			keeper: keeper, key: key, out: out, log: log,
+			publish: func(ctx context.Context, event []byte, id [32]byte) error {
+				return hub.Publish(ctx, e.Relays, event, id)
+			},
+		})
+		defer stop()
+	}
 	err = listener.Serve(ctx, func(ctx context.Context, req *session.Request) { server.Handle(ctx, req) })
 	if ctx.Err() != nil {
 		return nil // asked to end

@@ -52,13 +52,13 @@ func TestChooseExit(t *testing.T) {
 
 func TestAddServices(t *testing.T) {
 	var e config.Exit
-	if err := addServices(&e, []string{"80=127.0.0.1:8080", "443=unix:/run/web.sock"}); err != nil {
+	if err := addServices(&e, []string{"80=127.0.0.1:8080", "443=tls:unix:/run/web.sock"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := e.Services[80].String() + " " + e.Services[443].String(); got != "127.0.0.1:8080 unix:/run/web.sock" {
+	if got := e.Services[80].String() + " " + e.Services[443].String(); got != "127.0.0.1:8080 tls:unix:/run/web.sock" {
 		t.Errorf("services %q", got)
 	}
-	for _, bad := range []string{"", "80", "0=a:1", "65536=a:1", "x=a:1", "80=a", "80=unix:"} {
+	for _, bad := range []string{"", "80", "0=a:1", "65536=a:1", "x=a:1", "80=a", "80=unix:", "80=tls:"} {
 		if err := addServices(&e, []string{bad}); err == nil || !strings.Contains(err.Error(), "--service") {
 			t.Errorf("--service %q: %v, want an error that names the flag", bad, err)
 		}

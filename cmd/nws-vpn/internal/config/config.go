@@ -73,6 +73,9 @@ type Up struct {
 type Exit struct {
 	// KeyFile holds the exit's secret key.
 	KeyFile string `toml:"key_file"`
+	// CertificateFile holds the certificate of services over TLS and its private
+	// key. Empty: KeyFile with .tls added.
+	CertificateFile string `toml:"certificate_file"`
 	// Relays are the URLs of the relays it listens on.
 	Relays []string `toml:"relays"`
 	// Services are what stands behind the ports of its .nostr name.
