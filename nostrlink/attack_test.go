@@ -56,9 +56,14 @@ func serveExit(t *testing.T, key envelope.SecretKey, handle nostrlink.Handle, re
 // serveLink serves a link to exit and returns once it is connected.
 func serveLink(t *testing.T, exit envelope.PublicKey, relays ...string) (l *nostrlink.Link, stop func()) {
 	t.Helper()
+	return serveLinkWith(t, nostrlink.LinkOptions{}, exit, relays...)
+}
+
+func serveLinkWith(t *testing.T, opts nostrlink.LinkOptions, exit envelope.PublicKey, relays ...string) (l *nostrlink.Link, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
-	l = hub.NewLink(exit, relays, nostrlink.LinkOptions{})
+	l = hub.NewLink(exit, relays, opts)
 	var wg sync.WaitGroup
 	wg.Go(func() { l.Serve(ctx) })
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait(); hub.Close() })

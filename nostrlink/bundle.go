@@ -37,13 +37,12 @@ type bundle struct {
 	abandoned chan struct{} // closed when every relay has turned us away
 	muted     chan struct{} // takes one: a relay says that nobody listens for the peer
 
-	mu        sync.Mutex
-	tracks    map[string]*track
-	carrying  bool
-	closed    bool
-	lastHeard time.Time
-	isHeard   bool
-	isAlone   bool
+	mu       sync.Mutex
+	tracks   map[string]*track
+	carrying bool
+	closed   bool
+	isHeard  bool
+	isAlone  bool
 }
 
 // newBundle returns a bundle for the session whose events come to key.
@@ -155,7 +154,6 @@ func (b *bundle) carry(s *session.Session, sec secrets, maxPacket int, relays []
 		delete(b.tracks, url)
 	}
 	b.carrying = true
-	b.lastHeard = time.Now()
 	b.mu.Unlock()
 	for _, url := range relays {
 		if _, err := b.track(url); err != nil {
@@ -291,21 +289,20 @@ func (b *bundle) problem() error {
 	return errors.New(strings.Join(all, "; "))
 }
 
-// hear notes that the peer was heard.
-func (b *bundle) hear(now time.Time) {
+// hear notes that a packet came. The peer has been heard once the session has
+// taken one: a relay can send back our own, or the peer's a second time.
+func (b *bundle) hear() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.lastHeard = now
-	if !b.isHeard {
+	if !b.isHeard && b.session.Stats().PacketsReceived > 0 {
 		b.isHeard = true
 		close(b.heard)
 	}
 }
 
+// heardAt is when the session took the last packet from the peer, or began.
 func (b *bundle) heardAt() time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.lastHeard
+	return time.Now().Add(-b.session.Stats().SinceReceived)
 }
 
 // mute notes that a relay knows of nobody who listens for the peer's key.

@@ -90,8 +90,8 @@ func (c *relayCarrier) receive(ev *envelope.Event, _ []byte) {
 
 func (c *relayCarrier) opened(packet []byte) {
 	<-c.attached
-	c.bundle.hear(time.Now())
 	c.path.Receive(packet)
+	c.bundle.hear()
 }
 
 // onOK hears what the relay did with an event.

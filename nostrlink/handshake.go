@@ -180,6 +180,9 @@ type doorman struct {
 	identity envelope.SecretKey
 	seen     map[wire.Nonce]*admission
 	max      int // nonces remembered
+
+	staleSince time.Time // when stale HELLOs were counted from
+	stale      int
 }
 
 // admission is one entry that was let in.
@@ -206,6 +209,7 @@ func newDoorman(identity envelope.SecretKey, maxRemembered int) *doorman {
 var (
 	errForged   = errors.New("not signed by its author")
 	errReplayed = errors.New("replayed HELLO")
+	errStale    = errors.New("stale HELLO, like too many before")
 )
 
 // read opens a HELLO. It touches no state and may be called concurrently. Its
@@ -244,6 +248,9 @@ func (d *doorman) read(ev *envelope.Event) (*admission, error) {
 func (d *doorman) admit(a *admission, now time.Time) (_ *admission, fresh bool, err error) {
 	h := a.hello
 	if off := now.Sub(time.Unix(h.Time, 0)).Abs(); off > helloLifetime {
+		if !d.mayAnswerStale(now) {
+			return nil, false, errStale
+		}
 		return nil, false, &refusal{a, refusedStale, wire.CodeDenied,
 			fmt.Sprintf("your clock differs from mine by %v: set it and try again", off.Round(time.Second))}
 	}
@@ -265,6 +272,18 @@ func (d *doorman) admit(a *admission, now time.Time) (_ *admission, fresh bool, 
 	a.expires = now.Add(2 * helloLifetime)
 	d.seen[h.Nonce] = a
 	return a, true, nil
+}
+
+// maxStaleAnswers is how many stale HELLOs get an answer in a minute. A user
+// whose clock is wrong should hear of it, but anybody can send old ones again.
+const maxStaleAnswers = 30
+
+func (d *doorman) mayAnswerStale(now time.Time) bool {
+	if now.Sub(d.staleSince).Abs() >= time.Minute {
+		d.staleSince, d.stale = now, 0
+	}
+	d.stale++
+	return d.stale <= maxStaleAnswers
 }
 
 func (d *doorman) derive(a *admission) (secrets, error) {

@@ -314,3 +314,26 @@ func TestDoormanForgetsAndStaysBounded(t *testing.T) {
 		t.Errorf("%d nonces are remembered, want 1", len(d.seen))
 	}
 }
+
+// Anybody can send an old HELLO again: past a bound it gets no answer.
+func TestStaleHellosAreAnsweredRarely(t *testing.T) {
+	exit := newKey(t)
+	d := newDoorman(exit, 10)
+	_, ev := hello(t, exit.Public(), noon.Add(-time.Hour))
+	answered := 0
+	for range 10 * maxStaleAnswers {
+		_, _, err := d.receive(ev, noon)
+		if _, ok := errorAs[*refusal](err); ok {
+			answered++
+		} else if !errors.Is(err, errStale) {
+			t.Fatal(err)
+		}
+	}
+	if answered != maxStaleAnswers {
+		t.Errorf("%d answers, want %d", answered, maxStaleAnswers)
+	}
+	_, _, err := d.receive(ev, noon.Add(time.Minute))
+	if _, ok := errorAs[*refusal](err); !ok {
+		t.Errorf("no answer a minute later: %v", err)
+	}
+}

@@ -310,6 +310,8 @@ func (b *books) enter(err error) {
 		b.forged.Add(1)
 	case errors.Is(err, errReplayed):
 		b.replayed.Add(1)
+	case errors.Is(err, errStale):
+		b.stale.Add(1)
 	default:
 		b.malformed.Add(1)
 	}

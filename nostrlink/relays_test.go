@@ -89,7 +89,7 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 			key := newKey(t)
 			all, urls := relays(t, 2)
 			serveExit(t, key, echo, urls...)
-			link, _ := serveLink(t, key.Public(), urls...)
+			link, _ := serveLinkWith(t, nostrlink.LinkOptions{Duplicate: true}, key.Public(), urls...)
 			eventually(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
 			conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
 			if err != nil {

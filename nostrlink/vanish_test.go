@@ -50,7 +50,7 @@ func (p *plug) pull() {
 // to the one that is gone.
 func TestExitThatVanishes(t *testing.T) {
 	for name, attack := range map[string]relaytest.Attack{
-		"good relay": nil, "replay": relaytest.Replay(1),
+		"good relay": nil, "reflect": relaytest.Reflect(), "replay": relaytest.Replay(1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
