@@ -18,7 +18,7 @@ import (
 const (
 	maxFoundEvents = 256 // of one relay
 	maxFoundBytes  = 1 << 20
-	forgetTimeout  = 2 * time.Second // for a relay to hear that it need not go on
+	findGrace      = time.Second // for the other relays, when one has what is looked for
 )
 
 // Publish hands a signed event to relays (URLs) and waits for their verdicts.
@@ -46,9 +46,12 @@ func (h *Hub) Publish(ctx context.Context, relays []string, event []byte, id [32
 }
 
 // Find asks relays (URLs) for the stored events that filters describe, and
-// returns what at least one of them has, unverified and each as often as it
-// came. It fails when no relay has answered.
+// returns what they have, unverified and each as often as it came. When one has
+// some, the others are not waited for much longer. It fails when no relay has
+// answered.
 func (h *Hub) Find(ctx context.Context, relays []string, filters []relay.Filter) ([]*envelope.Event, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var mu sync.Mutex
 	var found []*envelope.Event
 	id := "find" + strconv.FormatUint(h.searches.Add(1), 10)
@@ -56,6 +59,10 @@ func (h *Hub) Find(ctx context.Context, relays []string, filters []relay.Filter)
 		events, err := p.find(ctx, id, filters)
 		mu.Lock()
 		defer mu.Unlock()
+		if len(found) == 0 && len(events) > 0 {
+			grace := time.AfterFunc(findGrace, cancel)
+			context.AfterFunc(ctx, func() { grace.Stop() })
+		}
 		found = append(found, events...)
 		return err
 	})
@@ -99,14 +106,11 @@ func (h *Hub) each(ctx context.Context, relays []string, do func(p *post) error)
 	return errors.Join(errs...)
 }
 
-// find asks one connected relay, with a subscription that nobody else has.
+// find asks one connected relay under an id that nobody else uses.
 func (p *post) find(ctx context.Context, id string, filters []relay.Filter) ([]*envelope.Event, error) {
-	var mu sync.Mutex
 	var found []*envelope.Event
 	size := 0
-	err := p.client.Subscribe(ctx, id, filters, func(raw []byte) {
-		mu.Lock()
-		defer mu.Unlock()
+	err := p.client.Query(ctx, id, filters, 0, func(raw []byte) {
 		if size += len(raw); size > maxFoundBytes || len(found) >= maxFoundEvents {
 			return
 		}
@@ -114,10 +118,5 @@ func (p *post) find(ctx context.Context, id string, filters []relay.Filter) ([]*
 			found = append(found, &ev)
 		}
 	})
-	forget, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
-	defer cancel()
-	p.client.Unsubscribe(forget, id)
-	mu.Lock()
-	defer mu.Unlock()
 	return found, err
 }
