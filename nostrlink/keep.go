@@ -28,6 +28,7 @@ func (l *Link) keep(ctx context.Context, up *opened) (next *opened, err error) {
 	check := time.NewTicker(keepCheck)
 	defer check.Stop()
 	pause := minRetry
+	var asked time.Time // when a mute last made us ask
 	for {
 		muted := false
 		select {
@@ -39,6 +40,11 @@ func (l *Link) keep(ctx context.Context, up *opened) (next *opened, err error) {
 			return nil, up.bundle.problem()
 		case <-up.bundle.muted:
 			muted = true
+			// What was muted may have asked for no answer.
+			if now := time.Now(); now.Sub(asked) >= keepCheck {
+				up.session.Ping()
+				asked = now
+			}
 		case <-check.C:
 		}
 		silent := up.silentFor(time.Now())

@@ -44,7 +44,7 @@ type Config struct {
 
 	MaxStreamWindow uint64        // how far a stream's window may grow; default 24 MiB
 	SendBuffer      int           // unsent bytes of all streams together; default 8 MiB
-	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence; default 20 s
+	KeepAlive       time.Duration // the dialer asks for a sign of life after this silence, or less while it receives; default 20 s
 	// DeadAfter is how long the peer may acknowledge nothing while something is
 	// outstanding, by whatever path, before the session ends. Streams survive
 	// shorter cuts. Default 2 min.

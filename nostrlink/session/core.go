@@ -55,6 +55,7 @@ type core struct {
 	waiting    bool          // the peer owes us an acknowledgement
 	progressAt time.Duration // since then, or since the last one
 	receivedAt time.Duration
+	dataAt     time.Duration // when data of a stream or a datagram came last
 	sweptAt    time.Duration
 
 	inFrame  wire.Frame    // scratch of receive
@@ -238,7 +239,7 @@ func (c *core) deadline(now time.Duration) time.Duration {
 	case c.waiting:
 		at = min(at, c.progressAt+c.cfg.DeadAfter)
 	case c.cfg.Role == Dialer:
-		at = min(at, c.receivedAt+c.cfg.KeepAlive)
+		at = min(at, c.receivedAt+c.keepAlive())
 	}
 	at = min(at, c.receivedAt+c.silence())
 	due, owed := c.rx.due(c.cfg.AckDelay)
@@ -255,6 +256,20 @@ func (c *core) deadline(now time.Duration) time.Duration {
 		}
 	}
 	return at
+}
+
+// keepAlive is how long the dialer hears nothing before it asks for a sign of
+// life. It is less while something is being received, as whoever reads would
+// otherwise wait that long for a peer that is gone.
+func (c *core) keepAlive() time.Duration {
+	const (
+		reading = 4 * time.Second
+		lately  = 30 * time.Second
+	)
+	if c.open > 0 && c.dataAt > 0 && c.receivedAt-c.dataAt < lately {
+		return min(reading, c.cfg.KeepAlive)
+	}
+	return c.cfg.KeepAlive
 }
 
 // silence is how long the peer may send nothing at all. The dialer asks for a
@@ -274,7 +289,7 @@ func (c *core) tick(now time.Duration) {
 		c.giveUp("nothing received", c.silence())
 		return
 	}
-	if c.cfg.Role == Dialer && !c.waiting && now-c.receivedAt >= c.cfg.KeepAlive {
+	if c.cfg.Role == Dialer && !c.waiting && now-c.receivedAt >= c.keepAlive() {
 		c.ping = true
 	}
 	for _, p := range c.paths {

@@ -41,6 +41,10 @@ func (c *core) receive(now time.Duration, p *pathState, packet []byte) {
 		} else {
 			elicits = true
 		}
+		switch f.Type {
+		case wire.FrameData, wire.FrameDataFin, wire.FrameDatagram:
+			c.dataAt = now
+		}
 		keep = c.onFrame(now, f) && keep
 		if c.err != nil {
 			return

@@ -177,6 +177,15 @@ func (s *Session) Err() error {
 	return s.core.err
 }
 
+// Ping asks the other end for a sign of life, for a caller who has reason to
+// doubt that there is any. It does not wait; see Stats.SinceReceived.
+func (s *Session) Ping() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.ping = true
+	s.after(s.now())
+}
+
 // Stats counts what the session has done.
 func (s *Session) Stats() Stats {
 	s.mu.Lock()
