@@ -21,7 +21,7 @@ import (
 )
 
 // echo answers what a flow sends; port 1 is refused.
-func echo(_ context.Context, req *session.Request) {
+func echo(_ context.Context, req nostrlink.Request) {
 	if strings.HasSuffix(req.Address(), ":1") {
 		req.Reject(syscall.ECONNREFUSED)
 		return

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
@@ -172,7 +173,7 @@ func TestGreetings(t *testing.T) {
 			}
 			return raw
 		}, "", nostrlink.ListenerStats{Malformed: 1}},
-		{"no HELLO", func(g *guest) []byte { return g.sealed([]byte(`{"type":"DATA","key":"k","data":"AAAA"}`)) }, "", nostrlink.ListenerStats{Malformed: 1}},
+		{"no HELLO", func(g *guest) []byte { return g.sealed([]byte(`{"type":"DATA","key":"k","data":"AAAA"}`)) }, "", nostrlink.ListenerStats{NWS: compat.Stats{Malformed: 1}}},
 		{"no JSON", func(g *guest) []byte { return g.sealed([]byte{1, 2, 3}) }, "", nostrlink.ListenerStats{Malformed: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

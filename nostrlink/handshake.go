@@ -207,34 +207,20 @@ func newDoorman(identity envelope.SecretKey, maxRemembered int) *doorman {
 
 // Why a HELLO was not taken, for the books.
 var (
-	errForged   = errors.New("not signed by its author")
 	errReplayed = errors.New("replayed HELLO")
 	errStale    = errors.New("stale HELLO, like too many before")
 )
 
-// read opens a HELLO. It touches no state and may be called concurrently. Its
-// errors are not worth an answer: what is not a proper HELLO is noise.
-func (d *doorman) read(ev *envelope.Event) (*admission, error) {
-	if err := ev.Verify(); err != nil {
-		return nil, fmt.Errorf("%w: %w", errForged, err)
-	}
-	key, err := envelope.Conversation(d.identity, ev.PubKey)
+// read takes in a HELLO, whose author is proven. It touches no state and may be
+// called concurrently. Its errors are not worth an answer: what is not a proper
+// HELLO is noise.
+func (d *doorman) read(author envelope.PublicKey, h *wire.Hello) (*admission, error) {
+	key, err := envelope.Conversation(d.identity, author)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := envelope.Open(nil, ev.Content, key)
-	if err != nil {
-		return nil, err
-	}
-	m, err := wire.ParseMessage(plain)
-	if err != nil {
-		return nil, err
-	}
-	if m.Hello == nil {
-		return nil, fmt.Errorf("message of type %s is not a HELLO", m.Type)
-	}
-	a := &admission{author: ev.PubKey, hello: m.Hello, helloKey: key, answers: 1}
-	if !slices.Contains(m.Hello.Versions, wire.Version) {
+	a := &admission{author: author, hello: h, helloKey: key, answers: 1}
+	if !slices.Contains(h.Versions, wire.Version) {
 		return a, nil // admit refuses it, and its key may mean nothing to us
 	}
 	a.secrets, err = d.derive(a)

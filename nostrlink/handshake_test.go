@@ -3,10 +3,12 @@ package nostrlink
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
@@ -52,7 +54,14 @@ func parse(t *testing.T, raw []byte) *envelope.Event {
 
 // receive is what a Listener does with a HELLO.
 func (d *doorman) receive(ev *envelope.Event, now time.Time) (*admission, bool, error) {
-	a, err := d.read(ev)
+	in, err := compat.NewKeys(d.identity, 1).Open(ev)
+	if err != nil {
+		return nil, false, err
+	}
+	if in.Message.Hello == nil {
+		return nil, false, fmt.Errorf("a message of type %s", in.Message.Type)
+	}
+	a, err := d.read(in.From, in.Message.Hello)
 	if err != nil {
 		return nil, false, err
 	}

@@ -20,7 +20,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
-	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,7 +34,7 @@ func startRelay(t *testing.T) string {
 }
 
 // echo answers what a flow sends, except on port 1, which nobody serves.
-func echo(_ context.Context, req *session.Request) {
+func echo(_ context.Context, req Request) {
 	if strings.HasSuffix(req.Address(), ":1") {
 		req.Reject(syscall.ECONNREFUSED)
 		return

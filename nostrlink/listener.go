@@ -1,9 +1,9 @@
 package nostrlink
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -21,17 +22,30 @@ type ListenerOptions struct {
 	MaxSessions int // at a time; default 1024
 	Log         *slog.Logger
 	Agent       string // software and version, told to the entry
+	// SessionOnly turns away entries that speak NWS as written, which have no
+	// session.
+	SessionOnly bool
 	// Ready is called, once for each relay, when entries can reach the
 	// listener through it; or nil.
 	Ready func(relay string)
 }
 
+// Request is a flow that an entry wants: a *session.Request, or of an entry
+// that speaks NWS as written a *compat.Request. See there.
+type Request interface {
+	Network() string
+	Address() string
+	Accept() (net.Conn, error)
+	Reject(err error)
+}
+
 // Handle answers one flow that an entry opened: it must accept or reject it,
 // and returns when the flow has ended. ctx ends with the flow's session.
-type Handle func(ctx context.Context, req *session.Request)
+type Handle func(ctx context.Context, req Request)
 
 // Listener is an exit's end: it answers the HELLOs that arrive for its key
-// through its relays, and hands the flows of the sessions to a handler.
+// through its relays, and hands the flows of the sessions to a handler, as it
+// does with those of entries that know no session.
 type Listener struct {
 	hub    *Hub
 	key    envelope.SecretKey
@@ -40,6 +54,10 @@ type Listener struct {
 
 	mu      sync.Mutex // guards doorman
 	doorman *doorman
+
+	arrivals *arrivals    // events for the key
+	nws      *compat.Exit // nil if entries must have a session
+	peers    lastHeard    // entries without one
 
 	books    books
 	sessions atomic.Int64
@@ -57,12 +75,17 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Listener{
+	l := &Listener{
 		hub: h, key: key, relays: relayURLs(relays), opts: opts,
 		doorman:  newDoorman(key, 4*opts.MaxSessions),
+		arrivals: newArrivals(key, maxPeers),
 		slots:    make(chan struct{}, opts.MaxSessions),
 		greeting: make(chan struct{}, maxHandshakes),
 	}
+	if !opts.SessionOnly {
+		l.nws = l.newNWS()
+	}
+	return l
 }
 
 // maxHandshakes bounds the handshakes under way; further HELLOs are dropped,
@@ -73,29 +96,39 @@ const maxHandshakes = 64
 func (l *Listener) Sessions() int { return int(l.sessions.Load()) }
 
 // Serve listens on every relay until ctx ends and calls handle, in a goroutine
-// of its own, for each flow that an entry opens. Serve returns once all sessions are closed and all
-// handlers have returned. A relay that cannot be reached is tried again.
+// of its own, for each flow that an entry opens. Serve returns once all sessions
+// are closed and all handlers have returned. A relay that cannot be reached is
+// tried again. Serve is called once.
 func (l *Listener) Serve(ctx context.Context, handle Handle) error {
 	if len(l.relays) == 0 {
 		return errors.New("no relay to listen on: name one with --relay")
 	}
 	var relays sync.WaitGroup
+	relays.Go(func() {
+		l.arrivals.serve(ctx, func(post *post, in compat.Incoming, err error) { l.take(ctx, post, in, err, handle) })
+	})
 	for _, url := range l.relays {
-		relays.Go(func() { l.serveRelay(ctx, url, handle) })
+		relays.Go(func() { l.serveRelay(ctx, url) })
+	}
+	if l.nws != nil {
+		relays.Go(func() { l.serveNWS(ctx, handle) })
 	}
 	relays.Wait()
+	if l.nws != nil {
+		l.nws.Close()
+	}
 	l.wg.Wait()
 	return ctx.Err()
 }
 
-func (l *Listener) serveRelay(ctx context.Context, url string, handle Handle) {
+func (l *Listener) serveRelay(ctx context.Context, url string) {
 	post, err := l.hub.acquire(url)
 	if err != nil {
 		l.opts.Log.Error("cannot listen on this relay", "relay", url, "err", err)
 		return
 	}
 	defer l.hub.release(post)
-	box := post.add(l.key.Public(), func(_ *envelope.Event, raw []byte) { l.greeted(ctx, post, raw, handle) })
+	box := post.add(l.key.Public(), func(ev *envelope.Event, raw []byte) { l.arrived(post, ev, raw) })
 	defer box.close()
 	for retry := minRetry; ; retry = min(2*retry, maxRetry) {
 		err := post.confirm(ctx, box)
@@ -115,30 +148,57 @@ func (l *Listener) serveRelay(ctx context.Context, url string, handle Handle) {
 	<-ctx.Done()
 }
 
-// greeted takes an event that arrived for the identity key out of the relay's
-// read loop and answers it.
-func (l *Listener) greeted(ctx context.Context, post *post, raw []byte, handle Handle) {
+// arrived takes an event for the identity key out of a relay's read loop.
+func (l *Listener) arrived(post *post, ev *envelope.Event, raw []byte) {
 	l.books.greetings.Add(1)
+	if l.arrivals.put(post, raw) {
+		return
+	}
+	l.books.busy.Add(1)
+	if l.nws != nil {
+		l.nws.Lost(ev.PubKey)
+	}
+}
+
+// take hands a message to whom it is for. It does not wait for anything.
+func (l *Listener) take(ctx context.Context, post *post, in compat.Incoming, err error, handle Handle) {
+	switch {
+	case err != nil:
+	case in.Message.Hello != nil:
+		l.greeted(ctx, post, in, handle)
+		return
+	case l.nws == nil:
+		err = fmt.Errorf("message of type %s is not a HELLO", in.Message.Type)
+	default:
+		l.peers.heard(in.From, post)
+		l.nws.Receive(in)
+		return
+	}
+	l.books.enter(err)
+	l.opts.Log.Debug("event not taken", "relay", post.url, "err", err)
+}
+
+// greeted answers a HELLO, beside others.
+func (l *Listener) greeted(ctx context.Context, post *post, hello compat.Incoming, handle Handle) {
 	select {
 	case l.greeting <- struct{}{}:
 	default:
 		l.books.busy.Add(1)
 		return
 	}
-	own := bytes.Clone(raw)
 	l.wg.Go(func() {
 		defer func() { <-l.greeting }()
-		if err := l.welcome(ctx, post, own, handle); err != nil {
+		if err := l.welcome(ctx, post, hello, handle); err != nil {
 			l.opts.Log.Debug("greeting not answered", "relay", post.url, "err", err)
 		}
 	})
 }
 
 // welcome answers one HELLO and, if it is a new one, opens its session.
-func (l *Listener) welcome(ctx context.Context, post *post, raw []byte, handle Handle) error {
+func (l *Listener) welcome(ctx context.Context, post *post, hello compat.Incoming, handle Handle) error {
 	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	a, v, err := l.admit(raw)
+	a, v, err := l.admit(hello)
 	if err == nil {
 		// A greeting may come by several relays: each answers once the
 		// session can be reached through it.
@@ -170,13 +230,9 @@ type visit struct {
 	relays []string // where the session can be reached, or will be soon
 }
 
-// admit reads a greeting and decides about it.
-func (l *Listener) admit(raw []byte) (*admission, *visit, error) {
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	read, err := l.doorman.read(&ev)
+// admit reads a HELLO and decides about it.
+func (l *Listener) admit(hello compat.Incoming) (*admission, *visit, error) {
+	read, err := l.doorman.read(hello.From, hello.Message.Hello)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -271,18 +327,20 @@ type ListenerStats struct {
 	Sessions  int    // open now
 	Greetings uint64 // events for the identity key, of any kind
 
-	Malformed uint64 // no greeting that could be opened
+	Malformed uint64 // nothing that could be opened, or no greeting
 	Forged    uint64 // not signed by their author
 	Stale     uint64 // of a clock that is off by more than a minute; refused
 	Replayed  uint64 // seen before, from another author or too often
 	Refused   uint64 // of another version of the protocol
 	Busy      uint64 // refused or dropped because there were too many
+
+	NWS compat.Stats // of the entries without a session
 }
 
 // Stats are the present ones.
 func (l *Listener) Stats() ListenerStats {
 	b := &l.books
-	return ListenerStats{
+	s := ListenerStats{
 		Sessions:  l.Sessions(),
 		Greetings: b.greetings.Load(),
 		Malformed: b.malformed.Load(),
@@ -292,6 +350,10 @@ func (l *Listener) Stats() ListenerStats {
 		Refused:   b.refused.Load(),
 		Busy:      b.busy.Load(),
 	}
+	if l.nws != nil {
+		s.NWS = l.nws.Stats()
+	}
+	return s
 }
 
 // books count greetings.
@@ -306,7 +368,7 @@ func (b *books) enter(err error) {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed):
 	case errors.As(err, &no):
 		[...]*atomic.Uint64{refusedStale: &b.stale, refusedVersion: &b.refused, refusedBusy: &b.busy}[no.why].Add(1)
-	case errors.Is(err, errForged):
+	case errors.Is(err, envelope.ErrID), errors.Is(err, envelope.ErrSignature):
 		b.forged.Add(1)
 	case errors.Is(err, errReplayed):
 		b.replayed.Add(1)

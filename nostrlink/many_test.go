@@ -21,7 +21,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
-	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
 
 // TestTenThousandFlows opens, uses and closes flows, a thousand at a time. They
@@ -34,7 +33,7 @@ func TestTenThousandFlows(t *testing.T) {
 	defer func() { server.Close(); web.Close() }()
 	url, key := strings.Replace(web.URL, "http", "ws", 1), newKey(t)
 	var handlers atomic.Int64
-	serveExit(t, key, func(ctx context.Context, req *session.Request) {
+	serveExit(t, key, func(ctx context.Context, req nostrlink.Request) {
 		handlers.Add(1)
 		defer handlers.Add(-1)
 		echo(ctx, req)
@@ -193,7 +192,7 @@ func replica(t *testing.T, opts nostrlink.HubOptions, key envelope.SecretKey, nu
 	l = hub.NewListener(key, []string{inMemory}, nostrlink.ListenerOptions{Ready: func(string) { close(ready) }})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		l.Serve(ctx, func(ctx context.Context, req *session.Request) {
+		l.Serve(ctx, func(ctx context.Context, req nostrlink.Request) {
 			conn, err := req.Accept()
 			if err != nil {
 				return

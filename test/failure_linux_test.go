@@ -15,7 +15,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
-	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
 
 // A failing start is to be over after 15 s. The tests allow for a slow machine.
@@ -208,7 +207,7 @@ func TestExitThatRefuses(t *testing.T) {
 	other := otherHub.NewLink(secret.Public(), []string{world.RelayURL}, nostrlink.LinkOptions{})
 	var running sync.WaitGroup
 	running.Go(func() {
-		_ = listener.Serve(ctx, func(_ context.Context, req *session.Request) { req.Reject(nil) })
+		_ = listener.Serve(ctx, func(_ context.Context, req nostrlink.Request) { req.Reject(nil) })
 	})
 	running.Go(func() { _ = other.Serve(ctx) })
 	defer func() {

@@ -16,7 +16,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
-	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
 
 func exitCommand() *cobra.Command {
@@ -155,7 +154,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		})
 		defer stop()
 	}
-	err = listener.Serve(ctx, func(ctx context.Context, req *session.Request) { server.Handle(ctx, req) })
+	err = listener.Serve(ctx, func(ctx context.Context, req nostrlink.Request) { server.Handle(ctx, req) })
 	if ctx.Err() != nil {
 		return nil // asked to end
 	}

@@ -1,0 +1,75 @@
+package nostrlink
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+)
+
+// maxPeers is how many entries without a session a Listener knows the relays
+// and shared keys of.
+const maxPeers = 4096
+
+// lastHeard remembers over which relay each peer was heard last: its answers
+// go there.
+type lastHeard struct {
+	mu  sync.Mutex
+	via map[envelope.PublicKey]*post
+}
+
+// heard notes that a peer has said something. When there are too many, those
+// to forget are picked at random, so that nobody can push out a chosen one.
+func (h *lastHeard) heard(peer envelope.PublicKey, p *post) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.via == nil {
+		h.via = make(map[envelope.PublicKey]*post)
+	}
+	if _, known := h.via[peer]; !known && len(h.via) >= maxPeers {
+		for other := range h.via {
+			delete(h.via, other)
+			break
+		}
+	}
+	h.via[peer] = p
+}
+
+// of is the relay over which a peer was heard last, or nil.
+func (h *lastHeard) of(peer envelope.PublicKey) *post {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.via[peer]
+}
+
+// newNWS makes the Listener's end for entries without a session.
+func (l *Listener) newNWS() *compat.Exit {
+	sender := &courier{keys: l.arrivals.keys, via: func(peer envelope.PublicKey) []*post {
+		if p := l.peers.of(peer); p != nil {
+			return []*post{p}
+		}
+		return nil
+	}}
+	return compat.NewExit(sender, compat.ExitOptions{Options: compat.Options{
+		Gap: func(peer envelope.PublicKey) time.Duration {
+			if p := l.peers.of(peer); p != nil {
+				return p.gap()
+			}
+			return compat.DefaultGap
+		},
+		Log: l.opts.Log,
+	}})
+}
+
+// serveNWS hands what entries without a session want to handle, until ctx ends.
+func (l *Listener) serveNWS(ctx context.Context, handle Handle) {
+	for {
+		req, err := l.nws.Accept(ctx)
+		if err != nil {
+			return
+		}
+		l.wg.Go(func() { handle(ctx, req) })
+	}
+}
