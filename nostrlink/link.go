@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -20,7 +21,7 @@ type State int
 const (
 	Disconnected State = iota // not serving
 	Connecting                // no session yet, or again none
-	Connected                 // a session is up
+	Connected                 // a session is up, or there is a way without one
 )
 
 func (s State) String() string {
@@ -39,6 +40,11 @@ type LinkOptions struct {
 	Agent     string // software and version, told to the exit
 	Spread    Spread // how both ends use several relays
 	Duplicate bool   // small packets go over two relays at once, in both directions
+	Mode      Mode   // what is spoken with the exit
+	// Resolver is the address (IP:port) of a resolver that takes DNS over TCP,
+	// for an exit without a session, which has none to offer. Without it, such
+	// an exit carries no DNS.
+	Resolver string
 }
 
 // Link is an entry's way to one exit. While it is served it keeps a session
@@ -54,9 +60,13 @@ type Link struct {
 	relays []string
 	opts   LinkOptions
 
+	taken, known         chan struct{} // closed by tookGreeting and answeredGreeting
+	takenOnce, knownOnce sync.Once
+
 	mu      sync.Mutex
-	state   State
+	state   State         // of the session
 	up      *opened       // nil unless Connected
+	plain   *plain        // the way without a session, while it is used
 	since   time.Time     // of the state
 	failure error         // of the last attempt to connect, or what ails the session
 	changed chan struct{} // closed and replaced with every change
@@ -71,6 +81,7 @@ func (h *Hub) NewLink(exit envelope.PublicKey, relays []string, opts LinkOptions
 	return &Link{
 		hub: h, exit: exit, relays: relayURLs(relays), opts: opts,
 		since: time.Now(), changed: make(chan struct{}),
+		taken: make(chan struct{}), known: make(chan struct{}),
 	}
 }
 
@@ -86,15 +97,23 @@ type LinkStatus struct {
 	Agent   string        // the exit's software, as it says
 	Failure error         // why the last attempt failed or what ails the session, or nil
 	Session session.Stats // of the session that is up
+	Plain   bool          // there is no session: NWS is spoken as written
+	NWS     compat.Stats  // while Plain
 }
 
 // Status reports where the link stands.
 func (l *Link) Status() LinkStatus {
 	l.mu.Lock()
 	s := LinkStatus{State: l.state, Since: l.since, Failure: l.failure}
-	up := l.up
+	up, plain := l.up, l.plain
 	l.mu.Unlock()
-	if up == nil {
+	switch {
+	case up != nil:
+	case plain != nil:
+		s.State, s.Plain, s.NWS = Connected, true, plain.entry.Stats()
+		s.Relay, s.Relays = plain.status()
+		fallthrough
+	default:
 		return s
 	}
 	s.Agent, s.Session, s.Relays = up.agent, up.session.Stats(), up.bundle.status()
@@ -111,8 +130,11 @@ func (l *Link) Status() LinkStatus {
 func (l *Link) set(state State, up *opened, failure error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state != state || l.up != up {
+	if (l.state != state || l.up != up) && l.plain == nil {
 		l.since = time.Now()
+	}
+	if l.plain != nil && up == nil {
+		failure = nil // there is a way meanwhile
 	}
 	l.state, l.up, l.failure = state, up, failure
 	close(l.changed)
@@ -125,37 +147,68 @@ const (
 	maxRetry = 15 * time.Second
 )
 
-// Serve keeps a session with the exit until ctx ends. It returns ctx's error
-// once the session is closed and nothing of it is left.
+// Serve keeps a session with the exit until ctx ends, or a way without one as
+// the mode says. It returns ctx's error once nothing of it is left.
 func (l *Link) Serve(ctx context.Context) error {
 	defer l.set(Disconnected, nil, nil)
 	l.set(Connecting, nil, nil)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	switch l.opts.Mode {
+	case NWSOnly:
+		l.serveNWS(ctx)
+		return ctx.Err()
+	case Auto:
+		beside.Go(func() { l.fallBack(ctx) })
+	}
 	retry := minRetry
 	for ctx.Err() == nil {
 		up, err := l.open(ctx)
 		if err != nil {
-			l.opts.Log.Warn("no session with the exit", "err", err, "retry", retry)
-			l.set(Connecting, nil, err)
-			sleep(ctx, retry)
+			l.retry(ctx, retry, err)
 			retry = min(2*retry, maxRetry)
 			continue
 		}
 		retry = minRetry
-		for up != nil {
-			l.set(Connected, up, nil)
-			l.opts.Log.Info("session with the exit is up", "relay", up.relay, "exit_software", up.agent)
-			next, err := l.keep(ctx, up)
-			if err != nil {
-				l.opts.Log.Warn("session with the exit was lost", "err", err)
-			}
-			if next == nil && err != nil {
-				l.set(Connecting, nil, fmt.Errorf("the session ended: %w", err))
-			}
-			up.close()
-			up = next
-		}
+		l.serveSessions(ctx, up)
 	}
 	return ctx.Err()
+}
+
+// retry waits after an attempt to get a session has failed.
+func (l *Link) retry(ctx context.Context, pause time.Duration, err error) {
+	l.set(Connecting, nil, err)
+	if l.isPlain() {
+		l.opts.Log.Debug("still no session with the exit", "err", err)
+		sleep(ctx, helloPause)
+		return
+	}
+	l.opts.Log.Warn("no session with the exit", "err", err, "retry", pause)
+	sleep(ctx, pause)
+}
+
+// serveSessions keeps a session, and each that takes the place of the one
+// before, until one is lost.
+func (l *Link) serveSessions(ctx context.Context, up *opened) {
+	for up != nil {
+		l.set(Connected, up, nil)
+		l.opts.Log.Info("session with the exit is up", "relay", up.relay, "exit_software", up.agent)
+		next, err := l.keep(ctx, up)
+		if err != nil {
+			l.opts.Log.Warn("session with the exit was lost", "err", err)
+		}
+		if next == nil && err != nil {
+			l.set(Connecting, nil, fmt.Errorf("the session ended: %w", err))
+		}
+		up.close()
+		up = next
+	}
+}
+
+func (l *Link) isPlain() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.plain != nil
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -167,15 +220,15 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Connect waits until a session is up. When an attempt fails first, or ctx
-// ends, it says which hop failed.
+// Connect waits until a session is up, or the way without one is taken. When an
+// attempt fails first, or ctx ends, it says which hop failed.
 func (l *Link) Connect(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		state, failure, changed := l.state, l.failure, l.changed
+		up, failure, changed := l.state == Connected || l.plain != nil, l.failure, l.changed
 		l.mu.Unlock()
 		switch {
-		case state == Connected:
+		case up:
 			return nil
 		case failure != nil:
 			return failure
@@ -194,6 +247,9 @@ func (l *Link) Connect(ctx context.Context) error {
 // exit's verdict: it fails with an error that unwraps to what the destination's
 // refusal would have been here, such as syscall.ECONNREFUSED. The others return
 // at once, and a refusal comes from Read and Write.
+//
+// Without a session there are "tcp" and, with LinkOptions.Resolver, "dns" only,
+// and no verdict: see compat.Entry.
 func (l *Link) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	s, err := l.current(ctx)
 	if err != nil {
@@ -210,19 +266,21 @@ func (l *Link) DialEarly(ctx context.Context, network, address string, first []b
 	if err != nil {
 		return nil, err
 	}
-	return s.DialEarly(network, address, first)
+	return s.DialEarly(ctx, network, address, first)
 }
 
-// current waits for a session.
-func (l *Link) current(ctx context.Context) (*session.Session, error) {
+// current waits for a session, or the way without one.
+func (l *Link) current(ctx context.Context) (dialer, error) {
 	for {
 		l.mu.Lock()
-		up, state, failure, changed := l.up, l.state, l.failure, l.changed
+		up, plain, state, failure, changed := l.up, l.plain, l.state, l.failure, l.changed
 		l.mu.Unlock()
-		if up != nil {
-			return up.session, nil
-		}
-		if state == Disconnected {
+		switch {
+		case up != nil:
+			return up, nil
+		case plain != nil:
+			return plain, nil
+		case state == Disconnected:
 			return nil, net.ErrClosed
 		}
 		select {

@@ -25,6 +25,8 @@ var helloRepeats = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Sec
 // before it is believed: an exit that is reconnecting comes back within this.
 const maxMutes = 3
 
+var errNoRelay = errors.New("no relay is known for this exit: name one with --relay")
+
 // answered is the exit's word on a greeting.
 type answered struct {
 	secrets
@@ -38,7 +40,7 @@ type answered struct {
 // the error names what went wrong at each relay.
 func (l *Link) open(ctx context.Context) (*opened, error) {
 	if len(l.relays) == 0 {
-		return nil, errors.New("no relay is known for this exit: name one with --relay")
+		return nil, errNoRelay
 	}
 	g, err := newGreeting(l.exit, l.wishes())
 	if err != nil {
@@ -132,6 +134,7 @@ func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting,
 		if errors.Is(err, errNotOurs) {
 			return
 		}
+		l.answeredGreeting()
 		select {
 		case answers <- &answered{s, w, t.post.url, err}:
 		default: // the first one counts
@@ -187,11 +190,13 @@ func (l *Link) greet(ctx context.Context, post *post, g *greeting, verdicts chan
 		return err
 	}
 	return post.publish(ctx, event, id, func(accepted bool, reason string) {
-		if !accepted {
-			select {
-			case verdicts <- reason:
-			default:
-			}
+		if accepted {
+			l.tookGreeting()
+			return
+		}
+		select {
+		case verdicts <- reason:
+		default:
 		}
 	})
 }

@@ -104,7 +104,7 @@ func (d *Directory) probe(ctx context.Context, exit envelope.PublicKey, relays [
 	if err != nil {
 		return announce.Probe{Err: err}
 	}
-	link := d.hub.NewLink(exit, relays, LinkOptions{})
+	link := d.hub.NewLink(exit, relays, LinkOptions{Mode: SessionOnly})
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer cancel()

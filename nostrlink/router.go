@@ -183,7 +183,8 @@ func (r *Router) serve(l *sideLink) {
 
 // drop forgets a link that nothing uses, and reports whether it did.
 func (r *Router) drop(l *sideLink, now time.Time) bool {
-	busy := l.Status().Session.Streams > 0
+	status := l.Status()
+	busy := status.Session.Streams > 0 || status.NWS.Streams > 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if busy || now.Sub(l.used) < sideIdle {
