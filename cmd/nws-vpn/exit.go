@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,7 @@ func exitCommand() *cobra.Command {
 		services     []string
 		allowPrivate []string
 		nameservers  []string
+		announced    bool
 	)
 	cmd := &cobra.Command{
 		Use:   "exit --key FILE --relay URL",
@@ -55,6 +57,7 @@ refused unless allowed; port 25 is closed.`,
 			if e.Nameservers, err = parseAll(e.Nameservers, nameservers, config.ParseNameserver, "--dns"); err != nil {
 				return err
 			}
+			e.Announce = e.Announce || announced
 			return runExit(cmd.Context(), cmd.OutOrStdout(), cfg)
 		},
 	}
@@ -64,6 +67,7 @@ refused unless allowed; port 25 is closed.`,
 	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; PORT=tls:…: with TLS in front of it")
 	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
 	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server (IP or IP:PORT) instead of the system's")
+	cmd.Flags().BoolVar(&announced, "announce", false, "announce the exit on its relays, for everybody to find")
 	return cmd
 }
 
@@ -140,11 +144,23 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	defer hub.Close()
 	fmt.Fprintf(out, "npub %s\n", key.Public().NPub())
 	fmt.Fprintf(out, "name %s\n", name.Name{Key: key.Public(), Relays: e.Relays}.Host())
+	ready := make(chan struct{})
+	isReady := sync.OnceFunc(func() { close(ready) })
 	listener := hub.NewListener(key, e.Relays, nostrlink.ListenerOptions{
 		Log:   log,
 		Agent: "nws-vpn " + buildVersion(),
-		Ready: func(relay string) { fmt.Fprintf(out, "ready on %s\n", relay) },
+		Ready: func(relay string) {
+			fmt.Fprintf(out, "ready on %s\n", relay)
+			isReady()
+		},
 	})
+	if e.Announce {
+		about, err := announcement(e, key)
+		if err != nil {
+			return err
+		}
+		defer announceFrom(ready, listener, about, log)()
+	}
 	if keeper != nil {
 		stop := publishCertificate(ctx, &certificatePublisher{
 			keeper: keeper, key: key, out: out, log: log,

@@ -44,7 +44,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 	cmd.AddCommand(
 		upCommand(), downCommand(), statusCommand(),
 		exitCommand(), relayCommand(), keygenCommand(), certCommand(), nameCommand(),
-		demoCommand(), probeCommand(), versionCommand(),
+		exitsCommand(), demoCommand(), probeCommand(), versionCommand(),
 	)
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
@@ -35,6 +36,8 @@ func (d *decoder) check(c *Config) {
 	}
 	is(checkExit(c.Up.Exit, book), "up", "exit")
 	is(checkRelays(c.Up.Relays), "up", "relays")
+	is(checkKeys(c.Up.Trust), "up", "trust")
+	is(checkKeys(c.Up.TrustFollows), "up", "trust_follows")
 	is(CheckSpread(c.Up.Spread), "up", "spread")
 	is(checkDevice(c.Up.Device), "up", "device")
 	is(within(c.Up.MTU, 1280, 65535), "up", "mtu")
@@ -76,6 +79,21 @@ func checkRelays(relays []string) error {
 		u, err := url.Parse(relay)
 		if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
 			return fmt.Errorf("element %d: want a relay's URL such as wss://relay.example, not %q", i+1, relay)
+		}
+	}
+	return nil
+}
+
+// maxKeys bounds a list of keys, which relays are asked about at once.
+const maxKeys = 500
+
+func checkKeys(keys []string) error {
+	if len(keys) > maxKeys {
+		return fmt.Errorf("want at most %d keys, not %d", maxKeys, len(keys))
+	}
+	for i, key := range keys {
+		if _, err := envelope.ParsePublicKey(key); err != nil {
+			return fmt.Errorf("element %d: want an npub: %w", i+1, err)
 		}
 	}
 	return nil

@@ -48,6 +48,10 @@ type Up struct {
 	Exit string `toml:"exit"`
 	// Relays are the relays' URLs. Without any, those in Exit count.
 	Relays []string `toml:"relays"`
+	// Trust are the exits that may be chosen among, and TrustFollows those
+	// whose follow lists name more of them; npubs or hexadecimal keys.
+	Trust        []string `toml:"trust"`
+	TrustFollows []string `toml:"trust_follows"`
 	// Spread is how several relays are used: one of Spreads.
 	Spread string `toml:"spread"`
 	// Duplicate sends small packets over two relays at once.
@@ -78,6 +82,12 @@ type Exit struct {
 	CertificateFile string `toml:"certificate_file"`
 	// Relays are the URLs of the relays it listens on.
 	Relays []string `toml:"relays"`
+	// Announce publishes that the exit is there, on its relays, for everybody.
+	Announce bool `toml:"announce"`
+	// Contact of the operator, and Instance to tell exits of one key apart, are
+	// in the announcement.
+	Contact  string `toml:"contact"`
+	Instance string `toml:"instance"`
 	// Services are what stands behind the ports of its .nostr name.
 	Services map[uint16]exit.Target `toml:"services"`
 	// AllowPrivate opens prefixes that are refused by default.

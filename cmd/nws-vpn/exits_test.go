@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
+)
+
+// announcedExit runs a relay with an announced exit and returns both.
+func announcedExit(t *testing.T) (relay string, exit envelope.PublicKey) {
+	t.Helper()
+	server := relayd.New(relayd.Options{})
+	web := httptest.NewServer(server)
+	key, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay = "ws" + strings.TrimPrefix(web.URL, "http")
+	ctx, cancel := context.WithCancel(context.Background())
+	hub := nostrlink.NewHub(nostrlink.HubOptions{})
+	ready := make(chan struct{})
+	l := hub.NewListener(key, []string{relay}, nostrlink.ListenerOptions{Ready: func(string) { close(ready) }})
+	var running sync.WaitGroup
+	running.Go(func() {
+		l.Serve(ctx, func(_ context.Context, req nostrlink.Request) { req.Reject(errors.New("no")) })
+	})
+	running.Go(func() {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+		}
+		l.Announce(ctx, announce.Announcement{
+			Software: "test/1", Policy: announce.Policy{IPv4: true, Ports: openPorts([]uint16{25})},
+		})
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		hub.Close()
+		server.Close()
+		web.Close()
+	})
+	return relay, key.Public()
+}
+
+func TestExits(t *testing.T) {
+	relay, exit := announcedExit(t)
+	file := filepath.Join(t.TempDir(), "nws.toml")
+	text := "log_level = \"error\"\n[up]\nrelays = [\"" + relay + "\"]\ntrust = [\"" + exit.NPub() + "\"]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var list exitList
+	for begun := time.Now(); len(list.Exits) == 0; {
+		text, err := ran("exits", "--config", file, "--probe", "--json", "--timeout", "30s")
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &list)
+		}
+		if err != nil || time.Since(begun) > time.Minute {
+			t.Fatalf("%v: %s", err, text)
+		}
+	}
+	x := list.Exits[0]
+	if list.Schema != 1 || x.NPub != exit.NPub() || !x.Trusted || x.Trust != "listed" || x.Load == nil || !x.IPv4 || x.IPv6 || x.Handshake <= 0 || x.Problem != "" {
+		t.Errorf("listed %+v", x)
+	}
+	out, err := ran("exits", "--config", file)
+	for _, want := range []string{exit.NPub(), "listed", "0%", "ports 1-24 26-65535, ipv4", "test/1", relay} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s%v", want, out, err)
+		}
+	}
+	if out, err := ran("exits"); err == nil || !strings.Contains(err.Error(), "--relay") {
+		t.Errorf("without a relay: %v: %s", err, out)
+	}
+}
