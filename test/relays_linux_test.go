@@ -39,6 +39,8 @@ func serveAsRelay(as string) error {
 		relay.On.Req = func(context.Context, rely.Client, nostr.Filters) ([]nostr.Event, error) { return nil, nil }
 		relay.Start(context.Background())
 		handler = relay
+	case "storyteller":
+		handler = newStoryteller()
 	default:
 		return fmt.Errorf("test: no relay of kind %q", kind)
 	}

@@ -72,7 +72,11 @@ func runCert(ctx context.Context, out io.Writer, cfg *config.Config, site, file 
 	}
 	hub := nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: besideTunnel(cfg.Up.Mark).DialContext}, Log: log})
 	defer hub.Close()
-	attested, err := findCertificates(ctx, hub, envelope.PublicKey(n.Key), relays)
+	events, err := findAttestations(ctx, hub, envelope.PublicKey(n.Key), relays)
+	if err != nil {
+		return err
+	}
+	attested, err := cert.VerifyAll(events, envelope.PublicKey(n.Key), time.Now())
 	if err != nil {
 		return err
 	}
@@ -132,20 +136,15 @@ func certRelays(n name.Name, own []string) []string {
 // findTimeout bounds how long relays are asked for a certificate.
 const findTimeout = 10 * time.Second
 
-// findCertificates asks relays for what a key has said of its certificates, and
-// returns what counts, the newest first. Without any, the error is one of
-// cert's, or says why no relay could be asked.
-func findCertificates(ctx context.Context, hub *nostrlink.Hub, key envelope.PublicKey, relays []string) ([]*cert.Attestation, error) {
+// findAttestations asks relays for what a key has said of its certificates. The
+// events are not verified.
+func findAttestations(ctx context.Context, hub *nostrlink.Hub, key envelope.PublicKey, relays []string) ([]*envelope.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	events, err := hub.Find(ctx, relays, []relay.Filter{{
+	return hub.Find(ctx, relays, []relay.Filter{{
 		Authors: []string{key.Hex()},
 		Kinds:   []int{envelope.KindCertificate},
 	}})
-	if err != nil {
-		return nil, err
-	}
-	return cert.VerifyAll(events, key, time.Now())
 }
 
 // certificatesPEM writes the certificates of attestations for curl's --cacert.

@@ -43,7 +43,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.AddCommand(
 		upCommand(), downCommand(), statusCommand(),
-		exitCommand(), relayCommand(), keygenCommand(), certCommand(), nameCommand(),
+		exitCommand(), relayCommand(), keygenCommand(), certCommand(), trustCommand(), nameCommand(),
 		exitsCommand(), demoCommand(), probeCommand(), versionCommand(),
 	)
 	return cmd

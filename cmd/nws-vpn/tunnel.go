@@ -76,7 +76,11 @@ func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Lo
 	if err := t.link.Connect(first); err != nil {
 		return nil, err
 	}
-	if err := t.startStack(router, book, cfg, dirs, log); err != nil {
+	sites, err := t.presentSites(router, relays, book, cfg, dirs, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.startStack(router, sites, book, cfg, dirs, log); err != nil {
 		return nil, err
 	}
 	if err := t.platform.Set(machineConfig(cfg)); err != nil {
@@ -124,8 +128,9 @@ func (t *tunnel) connectTo(exit envelope.PublicKey, relays []string, cfg *config
 	return router
 }
 
-// startStack opens the device and serves its flows through router.
-func (t *tunnel) startStack(router *nostrlink.Router, book name.Book, cfg *config.Config, dirs stateDirs, log *slog.Logger) error {
+// startStack opens the device and serves its flows through sites, and DNS
+// through router.
+func (t *tunnel) startStack(router *nostrlink.Router, sites netstack.Dialer, book name.Book, cfg *config.Config, dirs stateDirs, log *slog.Logger) error {
 	store, err := dnsintercept.OpenFileStore(filepath.Join(dirs.lasting(), "names"))
 	if err != nil {
 		return err
@@ -144,7 +149,7 @@ func (t *tunnel) startStack(router *nostrlink.Router, book name.Book, cfg *confi
 	if err != nil {
 		return err
 	}
-	forward := netstack.Forward(t.intercept.Dialer(router), netstack.ForwardOptions{EarlyPorts: cfg.Up.EarlyPorts})
+	forward := netstack.Forward(t.intercept.Dialer(sites), netstack.ForwardOptions{EarlyPorts: cfg.Up.EarlyPorts})
 	t.stack, err = netstack.New(dev, t.intercept.Handler(forward), netstack.Options{UDPIdle: cfg.Up.UDPIdle.Duration(), Log: log})
 	if err != nil {
 		dev.Close()

@@ -71,6 +71,9 @@ type Up struct {
 	DNS bool `toml:"dns"`
 	// UDPIdle ends a UDP flow in which nothing has passed for so long.
 	UDPIdle Duration `toml:"udp_idle"`
+	// TrustSites presents verified .nostr sites in the name of the machine's own
+	// authority.
+	TrustSites bool `toml:"trust_sites"`
 }
 
 // Exit is for `nws-vpn exit`. See exit.Config and exit.Policy.
