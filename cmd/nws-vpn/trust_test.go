@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/castore"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/nostrlink/cert"
 )
 
@@ -39,6 +40,10 @@ func TestTrust(t *testing.T) {
 	if err := tr.remove(&out, &notes); err != nil || !strings.Contains(out.String(), "there is no authority") {
 		t.Errorf("nothing to remove: %v, %q", err, out.String())
 	}
+	wanted := config.Default()
+	wanted.Up.TrustSites = true
+	_, err := new(tunnel).presentSites(nil, nil, nil, wanted, tr.dirs, nil)
+	fails("up before create", err, "trust create")
 	if err := tr.create(&out, &notes); err != nil {
 		t.Fatal(err)
 	}

@@ -196,6 +196,10 @@ func (b *bridge) carry() error {
 	if err == nil {
 		in, out, err = b.handshake(ctx, program, asked)
 	}
+	if errno := syscall.Errno(0); errors.As(err, &errno) { // the exit's refusal, or a loss
+		b.abort(err)
+		return err
+	}
 	if err != nil {
 		b.program.Close() // after the alert that says why
 		splice.Abort(b.remote, err)

@@ -322,6 +322,37 @@ func (s *setting) age() {
 	a.at = a.at.Add(-2 * askAgain)
 }
 
+// A refusal that comes late is a reset, as it is without a bridge.
+func TestLateRefusal(t *testing.T) {
+	s := newSetting(t)
+	program, here := newPipe()
+	s.Dialer.next = refusing{here}
+	conn, err := s.DialEarly(t.Context(), "tcp", s.host+":443", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program.Abort(syscall.ECONNREFUSED)
+	err = tls.Client(conn, &tls.Config{RootCAs: s.roots, ServerName: s.host}).Handshake()
+	if err == nil {
+		t.Error("the handshake succeeds")
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after that comes %v", err)
+	}
+	conn.Close()
+}
+
+// refusing gives out one connection.
+type refusing struct{ net.Conn }
+
+func (r refusing) DialContext(context.Context, string, string) (net.Conn, error) {
+	return r.Conn, nil
+}
+
+func (r refusing) DialEarly(context.Context, string, string, []byte) (net.Conn, error) {
+	return r.Conn, nil
+}
+
 func TestWhatIsNoTLSPasses(t *testing.T) {
 	s := newSetting(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -127,6 +127,9 @@ func (k *known) ask(n name.Name, a, old *answer) {
 	} else if a.list, a.err = cert.VerifyAll(events, envelope.PublicKey(n.Key), a.at); a.err != nil {
 		life = noneFor
 	}
+	for _, attested := range a.list {
+		attested.Certificate = nil // its key's hash is enough
+	}
 	// What a relay has lost counts still: every attestation has its own end.
 	if old != nil && (a.err == errUnknown || a.err == cert.ErrNone) {
 		a.list, a.err = old.list, old.err
