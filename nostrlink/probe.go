@@ -73,7 +73,7 @@ const (
 
 // Probe measures how long a handshake with each exit takes, once its relays are
 // connected. It tries several exits at once, each for at most five seconds; the
-// sessions are closed again. done, or nil, is called with each outcome and its
+// sessions are closed again. An exit without sessions fails. done, or nil, is called with each outcome and its
 // index, one at a time.
 func (d *Directory) Probe(ctx context.Context, exits []announce.Entry, done func(i int, p announce.Probe)) []announce.Probe {
 	probes := make([]announce.Probe, len(exits))

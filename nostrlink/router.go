@@ -2,11 +2,13 @@ package nostrlink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -22,7 +24,7 @@ import (
 // All methods may be called concurrently.
 type Router struct {
 	hub     *Hub
-	main    *Link
+	main    atomic.Pointer[Link]
 	relays  []string    // the user's own
 	opts    LinkOptions // of links to other exits
 	ctx     context.Context
@@ -36,7 +38,8 @@ type Router struct {
 // sideLink is a link to an exit other than the default one.
 type sideLink struct {
 	*Link
-	used time.Time // when a flow was last dialed, guarded by Router.mu
+	named bool      // its name says where it listens
+	used  time.Time // when a flow was last dialed, guarded by Router.mu
 }
 
 // Links to other exits are bounded in number and end after they have carried
@@ -50,19 +53,27 @@ const (
 )
 
 // NewRouter returns a router whose default exit is behind main. relays are the
-// user's own: an exit whose name says nothing of relays is looked for there.
+// user's own: an exit whose name says nothing of relays is looked up there.
 // main is the caller's to serve.
 func (h *Hub) NewRouter(main *Link, relays []string, opts LinkOptions) *Router {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Router{
-		hub: h, main: main, relays: relayURLs(relays), opts: opts,
+		hub: h, relays: relayURLs(relays), opts: opts,
 		links: make(map[envelope.PublicKey]*sideLink),
 	}
+	r.main.Store(main)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
+
+// Main is the link to the default exit.
+func (r *Router) Main() *Link { return r.main.Load() }
+
+// SetMain makes another exit the default one, for flows from now on; those that
+// are being dialed when the old link ends go to the new exit.
+func (r *Router) SetMain(main *Link) { r.main.Store(main) }
 
 // Close ends the links to other exits than the default one, and waits for them.
 func (r *Router) Close() error {
@@ -73,32 +84,44 @@ func (r *Router) Close() error {
 
 // DialContext opens a flow; see Link.DialContext.
 func (r *Router) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	l, address, err := r.route(ctx, address)
-	if err != nil {
-		return nil, err
+	return r.dial(ctx, address, func(l *Link, address string) (net.Conn, error) {
+		return l.DialContext(ctx, network, address)
+	})
+}
+
+// dial opens a flow by the link for its address. When another exit becomes the
+// default one meanwhile, it opens the flow there.
+func (r *Router) dial(ctx context.Context, address string, open func(l *Link, address string) (net.Conn, error)) (net.Conn, error) {
+	for {
+		main := r.Main()
+		l, at, err := r.route(ctx, main, address)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := open(l, at)
+		if l != main || main == r.Main() || !errors.Is(err, net.ErrClosed) {
+			return conn, err
+		}
 	}
-	return l.DialContext(ctx, network, address)
 }
 
 // DialEarly opens a flow without waiting for the exit's verdict; see
 // Link.DialEarly.
 func (r *Router) DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error) {
-	l, address, err := r.route(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	return l.DialEarly(ctx, network, address, first)
+	return r.dial(ctx, address, func(l *Link, address string) (net.Conn, error) {
+		return l.DialEarly(ctx, network, address, first)
+	})
 }
 
 // route finds the link for an address, which may have a port, and how its exit
 // calls the address. A link to another exit than the default one is connected.
-func (r *Router) route(ctx context.Context, address string) (*Link, string, error) {
+func (r *Router) route(ctx context.Context, main *Link, address string) (*Link, string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		host, port = address, ""
 	}
 	if !name.Under(host) {
-		return r.main, address, nil
+		return main, address, nil
 	}
 	n, err := name.ParseHost(host)
 	if err != nil {
@@ -110,8 +133,8 @@ func (r *Router) route(ctx context.Context, address string) (*Link, string, erro
 	if port != "" {
 		address = net.JoinHostPort(address, port)
 	}
-	if exit == r.main.Exit() {
-		return r.main, address, nil
+	if exit == main.Exit() {
+		return main, address, nil
 	}
 	l, err := r.side(exit, n.Relays)
 	if err != nil {
@@ -136,8 +159,10 @@ func (r *Router) side(exit envelope.PublicKey, relays []string) (*sideLink, erro
 		if len(r.links) >= maxSideLinks {
 			return nil, &wire.Error{Code: wire.CodeBusy, Text: fmt.Sprintf("%d exits are in use already", maxSideLinks)}
 		}
-		relays = append(r.usable(relays), r.relays...)
-		l = &sideLink{Link: r.hub.NewLink(exit, relays[:min(len(relays), maxSideRelays)], r.opts)}
+		relays = r.usable(relays)
+		named := len(relays) > 0
+		relays = append(relays, r.relays...)
+		l = &sideLink{Link: r.hub.NewLink(exit, relays[:min(len(relays), maxSideRelays)], r.opts), named: named}
 		l.set(Connecting, nil, nil) // so that Connect waits for Serve
 		r.links[exit] = l
 		r.serving.Go(func() { r.serve(l) })
@@ -178,6 +203,12 @@ func (r *Router) serve(l *sideLink) {
 			}
 		}
 	})
+	if !l.named {
+		asking, cancel := context.WithTimeout(ctx, lookTimeout)
+		relays := r.hub.NewDirectory(r.relays, r.opts.Log).RelaysOf(asking, l.Exit())
+		cancel()
+		l.relays = relays[:min(len(relays), maxSideRelays)] // nobody has used them yet
+	}
 	l.Serve(ctx)
 }
 
