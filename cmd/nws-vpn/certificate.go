@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,8 +41,9 @@ func anyTLS(services map[uint16]exit.Target) bool {
 	return false
 }
 
-// The exit's certificate is published again so often, since relays forget, and
-// sooner when no relay took it.
+// The exit's certificate is published again so often, since relays forget. A
+// relay that did not take it is asked again sooner: after publishRetry, and then
+// twice as long each time.
 const (
 	publishEvery   = 2 * time.Hour
 	publishRetry   = time.Minute
@@ -54,7 +54,8 @@ const (
 type certificatePublisher struct {
 	keeper  *cert.Keeper
 	key     envelope.SecretKey
-	publish func(ctx context.Context, event []byte, id [32]byte) error
+	relays  []string
+	publish func(ctx context.Context, relay string, event []byte, id [32]byte) error
 	out     io.Writer
 	log     *slog.Logger
 }
@@ -69,15 +70,23 @@ func publishCertificate(ctx context.Context, p *certificatePublisher) (stop func
 
 // serve works until ctx ends.
 func (p *certificatePublisher) serve(ctx context.Context) {
+	var left []string // have not taken it yet
+	var all time.Time // when all are told again
+	retry := publishRetry
 	for {
 		now := time.Now()
-		wait := publishEvery
-		if err := p.once(ctx, now); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			p.log.Warn("exit: the certificate is not published", "err", err)
-			wait = publishRetry
+		renewed, err := p.keeper.Renew(now)
+		if err != nil { // the old one is good for a while
+			p.log.Warn("exit: the certificate cannot be renewed", "err", err)
+		}
+		if renewed || !now.Before(all) {
+			left, all, retry = p.relays, now.Add(publishEvery), publishRetry
+		}
+		left = p.tell(ctx, now, left)
+		wait := all.Sub(now)
+		if len(left) > 0 {
+			wait = min(wait, retry)
+			retry *= 2
 		}
 		if renew := p.keeper.RenewAt().Sub(now); renew > 0 {
 			wait = min(wait, renew)
@@ -90,18 +99,34 @@ func (p *certificatePublisher) serve(ctx context.Context) {
 	}
 }
 
-func (p *certificatePublisher) once(ctx context.Context, now time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	_, renewing := p.keeper.Renew(now) // if that fails, the old one is good for a while
+// tell publishes the certificate in use on relays, and returns those that did
+// not take it.
+func (p *certificatePublisher) tell(ctx context.Context, now time.Time, relays []string) (left []string) {
 	c := p.keeper.Certificate()
 	event, id, err := cert.Append(nil, p.key, now, c)
-	if err == nil {
-		err = p.publish(ctx, event, id)
+	if err != nil {
+		p.log.Warn("exit: the certificate cannot be published", "err", err)
+		return relays
 	}
-	if err = errors.Join(renewing, err); err != nil {
-		return err
+	tellOne := func(relay string) error {
+		ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+		defer cancel()
+		return p.publish(ctx, relay, event, id)
 	}
-	fmt.Fprintf(p.out, "certificate published, valid until %s\n", c.NotAfter.UTC().Format(time.DateOnly))
-	return nil
+	failed := make([]error, len(relays))
+	var telling sync.WaitGroup
+	for i, relay := range relays {
+		telling.Go(func() { failed[i] = tellOne(relay) })
+	}
+	telling.Wait()
+	for i, relay := range relays {
+		switch {
+		case failed[i] == nil:
+			fmt.Fprintf(p.out, "certificate published on %s, valid until %s\n", relay, c.NotAfter.UTC().Format(time.DateOnly))
+		case ctx.Err() == nil:
+			p.log.Warn("exit: the certificate is not published", "relay", relay, "err", failed[i])
+			left = append(left, relay)
+		}
+	}
+	return left
 }

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
@@ -50,8 +54,7 @@ func TestOpenCertificate(t *testing.T) {
 	}
 }
 
-// What is published verifies, and holds no private key. Relays that refuse are
-// asked again.
+// What is published verifies, and holds no private key.
 func TestCertificatePublisher(t *testing.T) {
 	key, err := envelope.GenerateSecretKey()
 	if err != nil {
@@ -64,9 +67,10 @@ func TestCertificatePublisher(t *testing.T) {
 	}
 	var out, log bytes.Buffer
 	var published []byte
-	p := &certificatePublisher{keeper: keeper, key: key, out: &out, log: slog.New(slog.NewTextHandler(&log, nil))}
+	relays := []string{"ws://a", "ws://b"}
+	p := &certificatePublisher{keeper: keeper, key: key, relays: relays[:1], out: &out, log: slog.New(slog.NewTextHandler(&log, nil))}
 	ctx, cancel := context.WithCancel(t.Context())
-	p.publish = func(_ context.Context, event []byte, _ [32]byte) error {
+	p.publish = func(_ context.Context, _ string, event []byte, _ [32]byte) error {
 		published = bytes.Clone(event)
 		cancel()
 		return nil
@@ -80,7 +84,7 @@ func TestCertificatePublisher(t *testing.T) {
 	if err != nil || !a.Certificate.Equal(keeper.Certificate()) {
 		t.Errorf("published %v, %v", a, err)
 	}
-	if !strings.Contains(out.String(), "certificate published, valid until 2") {
+	if !strings.Contains(out.String(), "certificate published on ws://a, valid until 2") {
 		t.Errorf("printed %q", out.String())
 	}
 	file, err := os.ReadFile(path)
@@ -95,15 +99,65 @@ func TestCertificatePublisher(t *testing.T) {
 	}
 
 	out.Reset()
-	ctx, cancel = context.WithCancel(t.Context())
-	defer cancel()
-	p.publish = func(context.Context, []byte, [32]byte) error { return errors.New("all relays refuse") }
-	if err := p.once(ctx, time.Now()); err == nil || !strings.Contains(err.Error(), "all relays refuse") || out.Len() > 0 {
-		t.Errorf("nobody took it: %v, %q", err, out.String())
+	p.publish = func(_ context.Context, relay string, _ []byte, _ [32]byte) error {
+		if relay == "ws://b" {
+			return errors.New("it refuses")
+		}
+		return nil
 	}
-	old := keeper.Certificate()
-	p.publish = func(context.Context, []byte, [32]byte) error { return nil }
-	if err := p.once(ctx, keeper.RenewAt()); err != nil || keeper.Certificate().Equal(old) {
-		t.Errorf("not renewed when it was time: %v", err)
+	left := p.tell(t.Context(), time.Now(), relays)
+	if !slices.Equal(left, relays[1:]) || strings.Contains(out.String(), "ws://b") || !strings.Contains(log.String(), "it refuses") {
+		t.Errorf("one relay refuses: left are %q, printed %q, logged %q", left, out.String(), log.String())
 	}
+}
+
+// Relays that refuse are asked again, all are told every few hours, and of a new
+// certificate at once.
+func TestCertificateIsPublishedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key, keeper, _ := site(t, time.Now())
+		ctx, cancel := context.WithCancel(t.Context())
+		start := time.Now()
+		told := make(map[string][]time.Duration)
+		seen := make(map[string]bool)
+		var mu sync.Mutex
+		p := &certificatePublisher{
+			keeper: keeper, key: key, relays: []string{"ws://a", "ws://b"}, out: io.Discard, log: slog.New(slog.DiscardHandler),
+			publish: func(_ context.Context, relay string, event []byte, _ [32]byte) error {
+				mu.Lock()
+				defer mu.Unlock()
+				ev, err := envelope.ParseEvent(event)
+				if err != nil {
+					return err
+				}
+				a, err := cert.Verify(&ev, key.Public(), time.Now())
+				if err != nil {
+					return err
+				}
+				seen[string(a.PEM())] = true
+				told[relay] = append(told[relay], time.Since(start))
+				if relay == "ws://b" && len(told[relay]) < 4 {
+					return errors.New("not now")
+				}
+				return nil
+			},
+		}
+		stop := publishCertificate(ctx, p)
+		time.Sleep(publishEvery + time.Minute)
+		mu.Lock()
+		wantA := []time.Duration{0, publishEvery}
+		wantB := []time.Duration{0, time.Minute, 3 * time.Minute, 7 * time.Minute, publishEvery}
+		if !slices.Equal(told["ws://a"], wantA) || !slices.Equal(told["ws://b"], wantB) || len(seen) != 1 {
+			t.Errorf("told at %v, of %d certificates", told, len(seen))
+		}
+		mu.Unlock()
+		time.Sleep(30 * 24 * time.Hour)
+		mu.Lock()
+		if len(seen) != 2 {
+			t.Errorf("%d certificates in a month", len(seen))
+		}
+		mu.Unlock()
+		cancel()
+		stop()
+	})
 }

@@ -163,9 +163,9 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	}
 	if keeper != nil {
 		stop := publishCertificate(ctx, &certificatePublisher{
-			keeper: keeper, key: key, out: out, log: log,
-			publish: func(ctx context.Context, event []byte, id [32]byte) error {
-				return hub.Publish(ctx, e.Relays, event, id)
+			keeper: keeper, key: key, relays: e.Relays, out: out, log: log,
+			publish: func(ctx context.Context, relay string, event []byte, id [32]byte) error {
+				return hub.Publish(ctx, []string{relay}, event, id)
 			},
 		})
 		defer stop()
