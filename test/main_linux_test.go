@@ -18,6 +18,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveAsRelay(as))
 		os.Exit(1)
 	}
+	if as := os.Getenv(referenceAs); as != "" {
+		fmt.Fprintln(os.Stderr, serveAsReference(as))
+		os.Exit(1)
+	}
 	remove, err := buildBinary()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "test: build nws-vpn:", err)

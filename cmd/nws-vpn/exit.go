@@ -27,6 +27,7 @@ func exitCommand() *cobra.Command {
 		services     []string
 		allowPrivate []string
 		nameservers  []string
+		mode         string
 		announced    bool
 	)
 	cmd := &cobra.Command{
@@ -48,6 +49,12 @@ refused unless allowed; port 25 is closed.`,
 			if len(relays) > 0 {
 				e.Relays = relays
 			}
+			if mode != "" {
+				if err := config.CheckExitMode(mode); err != nil {
+					return fmt.Errorf("--mode: %w", err)
+				}
+				e.Mode = mode
+			}
 			if err := addServices(e, services); err != nil {
 				return err
 			}
@@ -67,6 +74,7 @@ refused unless allowed; port 25 is closed.`,
 	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; PORT=tls:…: with TLS in front of it")
 	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
 	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server (IP or IP:PORT) instead of the system's")
+	cmd.Flags().StringVar(&mode, "mode", "", "whom to serve: auto (default), or only those who know the session: session")
 	cmd.Flags().BoolVar(&announced, "announce", false, "announce the exit on its relays, for everybody to find")
 	return cmd
 }
@@ -149,6 +157,8 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	listener := hub.NewListener(key, e.Relays, nostrlink.ListenerOptions{
 		Log:   log,
 		Agent: "nws-vpn " + buildVersion(),
+
+		SessionOnly: e.Mode == config.ModeSession,
 		Ready: func(relay string) {
 			fmt.Fprintf(out, "ready on %s\n", relay)
 			isReady()

@@ -43,6 +43,7 @@ type status struct {
 	Flows     statusFlows   `json:"flows"`
 	Bytes     statusBytes   `json:"bytes"`
 	Session   statusSession `json:"session"`
+	NWS       *statusNWS    `json:"nws,omitempty"` // there is no session but this
 	DNS       any           `json:"dns"`
 	Notes     []string      `json:"notes,omitempty"` // what this machine could not do
 }
@@ -99,6 +100,7 @@ func (t *tunnel) status() *status {
 		DNS:     t.intercept.Stats(),
 		Notes:   t.platform.Notes(),
 		Session: sessionStatus(link.Session),
+		NWS:     nwsStatus(link),
 	}
 	for _, r := range link.Relays {
 		s.Relays = append(s.Relays, relayStatus(r))
@@ -164,7 +166,12 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	}
 	line("flows", "%d TCP, %d UDP open; %d accepted, %d refused", s.Flows.TCP, s.Flows.UDP, s.Flows.Accepted, s.Flows.Rejected)
 	line("traffic", "%s sent, %s received", byteSize(s.Bytes.Sent), byteSize(s.Bytes.Received))
-	line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+	if s.NWS != nil {
+		line("streams", "%s", s.NWS)
+		s.Notes = append(s.NWS.notes(), s.Notes...)
+	} else {
+		line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+	}
 	for _, note := range s.Notes {
 		line("note", "%s", note)
 	}

@@ -121,6 +121,7 @@ func (t *tunnel) connectTo(exit envelope.PublicKey, relays []string, cfg *config
 	if cfg.Up.Spread == "stripe" {
 		opts.Spread = nostrlink.Stripe
 	}
+	speaks(&opts, &cfg.Up)
 	t.link = t.hub.NewLink(exit, relays, opts)
 	t.background(t.link.Serve)
 	router := t.hub.NewRouter(t.link, relays, opts)

@@ -24,6 +24,7 @@ func upCommand() *cobra.Command {
 		relays   []string
 		spread   string
 		double   bool
+		mode     string
 		detached bool
 	)
 	cmd := &cobra.Command{
@@ -51,6 +52,12 @@ machine back as it was. Needs root.`,
 				cfg.Up.Spread = spread
 			}
 			cfg.Up.Duplicate = cfg.Up.Duplicate || double
+			if mode != "" {
+				if err := config.CheckUpMode(mode); err != nil {
+					return fmt.Errorf("--mode: %w", err)
+				}
+				cfg.Up.Mode = mode
+			}
 			if detached && !isDetached() {
 				if err := detach(dirs.run()); err != nil {
 					return err
@@ -69,6 +76,7 @@ machine back as it was. Needs root.`,
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
 	cmd.Flags().StringVar(&spread, "spread", "", "how to use several relays: primary (default) or stripe")
 	cmd.Flags().BoolVar(&double, "duplicate", false, "send small packets over two relays at once")
+	cmd.Flags().StringVar(&mode, "mode", "", "what to speak with the exit: auto (default), session or nws")
 	cmd.Flags().BoolVar(&detached, "detach", false, "go to the background once connected")
 	return cmd
 }

@@ -39,6 +39,8 @@ func (d *decoder) check(c *Config) {
 	is(checkKeys(c.Up.Trust), "up", "trust")
 	is(checkKeys(c.Up.TrustFollows), "up", "trust_follows")
 	is(CheckSpread(c.Up.Spread), "up", "spread")
+	is(CheckUpMode(c.Up.Mode), "up", "mode")
+	is(checkResolver(c.Up.NWSResolver), "up", "nws_resolver")
 	is(checkDevice(c.Up.Device), "up", "device")
 	is(within(c.Up.MTU, 1280, 65535), "up", "mtu")
 	if c.Up.Mark == 0 {
@@ -47,6 +49,7 @@ func (d *decoder) check(c *Config) {
 	is(checkTable(c.Up.Table), "up", "table")
 	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
 	is(checkRelays(c.Exit.Relays), "exit", "relays")
+	is(CheckExitMode(c.Exit.Mode), "exit", "mode")
 	is(within(c.Exit.MaxFlows, 1, 1<<20), "exit", "max_flows")
 	is(checkListen(c.Relay.Listen), "relay", "listen")
 	is(within(c.Relay.MaxEventBytes, 1024, 1<<24), "relay", "max_event_bytes")
@@ -105,6 +108,27 @@ func CheckSpread(s string) error {
 		return fmt.Errorf("want %s, not %q", strings.Join(Spreads[:], " or "), s)
 	}
 	return nil
+}
+
+// CheckUpMode finds out what is nothing to speak with an exit.
+func CheckUpMode(s string) error { return oneOf(s, ModeAuto, ModeSession, ModeNWS) }
+
+// CheckExitMode finds out what is nobody to serve.
+func CheckExitMode(s string) error { return oneOf(s, ModeAuto, ModeSession) }
+
+func oneOf(s string, words ...string) error {
+	if !slices.Contains(words, s) {
+		return fmt.Errorf("want %s, not %q", strings.Join(words, " or "), s)
+	}
+	return nil
+}
+
+func checkResolver(s string) error {
+	if s == "" {
+		return nil
+	}
+	_, err := ParseNameserver(s)
+	return err
 }
 
 // checkDevice goes by what Linux takes for a name, the strictest of all.

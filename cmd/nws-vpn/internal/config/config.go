@@ -56,6 +56,12 @@ type Up struct {
 	Spread string `toml:"spread"`
 	// Duplicate sends small packets over two relays at once.
 	Duplicate bool `toml:"duplicate"`
+	// Mode is what is spoken with the exit: ModeAuto, ModeSession or ModeNWS.
+	Mode string `toml:"mode"`
+	// NWSResolver is where the names go that are asked for when the exit knows
+	// no session and so has no resolver to offer: IP or IP:port, for DNS over
+	// TCP through the exit. Empty: names do not resolve then.
+	NWSResolver string `toml:"nws_resolver"`
 	// EarlyPorts are the TCP ports whose clients speak first: connections are
 	// accepted at once and their first bytes travel with the request.
 	EarlyPorts []uint16 `toml:"early_ports"`
@@ -85,6 +91,9 @@ type Exit struct {
 	CertificateFile string `toml:"certificate_file"`
 	// Relays are the URLs of the relays it listens on.
 	Relays []string `toml:"relays"`
+	// Mode is whom it serves: ModeAuto, or only entries that know the session,
+	// ModeSession.
+	Mode string `toml:"mode"`
 	// Announce publishes that the exit is there, on its relays, for everybody.
 	Announce bool `toml:"announce"`
 	// Contact of the operator, and Instance to tell exits of one key apart, are
@@ -127,21 +136,32 @@ type Relay struct {
 // stand by, or all of them by their rates.
 var Spreads = [...]string{"primary", "stripe"}
 
+// What is spoken at the other end: the session, NWS as it is written, or what it
+// understands.
+const (
+	ModeAuto    = "auto"
+	ModeSession = "session"
+	ModeNWS     = "nws"
+)
+
 // Default returns what holds without a file.
 func Default() *Config {
 	return &Config{
 		LogLevel: "info",
 		Up: Up{
-			Spread:     Spreads[0],
-			EarlyPorts: []uint16{80, 443, 8080},
-			Device:     "nws0",
-			MTU:        1500,
-			Mark:       platform.DefaultMark,
-			Table:      platform.DefaultTable,
-			DNS:        true,
-			UDPIdle:    Duration(5 * time.Minute),
+			Spread:      Spreads[0],
+			Mode:        ModeAuto,
+			NWSResolver: "9.9.9.9:53",
+			EarlyPorts:  []uint16{80, 443, 8080},
+			Device:      "nws0",
+			MTU:         1500,
+			Mark:        platform.DefaultMark,
+			Table:       platform.DefaultTable,
+			DNS:         true,
+			UDPIdle:     Duration(5 * time.Minute),
 		},
 		Exit: Exit{
+			Mode:        ModeAuto,
 			ClosedPorts: exit.DefaultClosedPorts(),
 			MaxFlows:    exit.DefaultMaxFlows,
 			DialTimeout: Duration(exit.DefaultDialTimeout),
