@@ -32,6 +32,7 @@ func serveAsRelay(as string) error {
 	case "khatru":
 		relay := khatru.NewRelay()
 		relay.Log = log.New(io.Discard, "", 0)
+		new(shelf).keepOn(relay)
 		handler = relay
 	case "rely":
 		relay := rely.NewRelay(rely.WithLogger(slog.New(slog.DiscardHandler)))

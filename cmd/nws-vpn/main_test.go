@@ -35,6 +35,8 @@ func TestChooseExit(t *testing.T) {
 		{text: n.Host(), wantRelays: n.Relays},
 		{text: n.Host(), flags: []string{"wss://a"}, wantRelays: []string{"wss://a"}},
 		{text: "home.nostr", wantRelays: n.Relays},
+		{text: config.AutoExit, flags: []string{"wss://a"}, wantRelays: []string{"wss://a"}},
+		{text: config.AutoExit, wantErr: "no relay is known"},
 		{text: "away.nostr", flags: []string{"wss://a"}, wantErr: "exit:"},
 		{text: "npub1broken", flags: []string{"wss://a"}, wantErr: "exit:"},
 	} {
@@ -44,7 +46,7 @@ func TestChooseExit(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
 				t.Errorf("chooseExit(%q) = %v, want an error with %q", test.text, err, test.wantErr)
 			}
-		case err != nil || exit != key.Public() || !slices.Equal(relays, test.wantRelays):
+		case err != nil || exit.Key != key.Public() && test.text != config.AutoExit || !slices.Equal(relays, test.wantRelays):
 			t.Errorf("chooseExit(%q) = %v, %q, %v; want relays %q", test.text, exit, relays, err, test.wantRelays)
 		}
 	}

@@ -85,11 +85,12 @@ type statusSession struct {
 
 // status describes the tunnel as it is now.
 func (t *tunnel) status() *status {
-	link, flows := t.link.Status(), t.stack.Stats()
+	main := t.router.Main()
+	link, flows := main.Status(), t.stack.Stats()
 	s := &status{
 		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: t.started,
 		State: link.State.String(), Since: link.Since,
-		Exit: t.exit.NPub(), ExitSoftware: link.Agent, Relay: link.Relay,
+		Exit: main.Exit().NPub(), ExitSoftware: link.Agent, Relay: link.Relay,
 		RTTMillis: millis(link.Session.RTT),
 		Flows: statusFlows{
 			TCP: flows.TCPOpen, UDP: flows.UDPOpen, Ping: flows.PingOpen,

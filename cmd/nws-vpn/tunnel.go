@@ -34,10 +34,9 @@ var (
 //
 //	programs ─ device ─ stack ─ interceptor ─ router ─ link ═ relays ═ exit
 type tunnel struct {
-	exit      envelope.PublicKey
 	platform  platform.Configurator
 	hub       *nostrlink.Hub
-	link      *nostrlink.Link
+	router    *nostrlink.Router
 	stack     *netstack.Stack
 	intercept *dnsintercept.Interceptor
 	started   time.Time
@@ -45,8 +44,12 @@ type tunnel struct {
 	undo []func() error // what lower does, last first
 }
 
-// connectTimeout bounds how long up waits for its first session.
-const connectTimeout = 14 * time.Second
+// connectTimeout bounds how long up waits for its first session, and
+// lookUpTimeout how much of that for where the exit listens.
+const (
+	connectTimeout = 14 * time.Second
+	lookUpTimeout  = 1500 * time.Millisecond
+)
 
 // raise brings the tunnel up. The machine is changed last, when everything
 // else works; if that fails too, nothing has changed.
@@ -65,22 +68,20 @@ func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	t.exit = exit
 	if t.platform, err = platform.New(dirs.lasting(), log); err != nil {
 		return nil, err
 	}
 	t.defers(t.platform.Close)
-	router := t.connectTo(exit, relays, cfg, log)
 	first, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if err := t.link.Connect(first); err != nil {
+	if err := t.connectTo(first, exit, relays, cfg, log); err != nil {
 		return nil, err
 	}
-	sites, err := t.presentSites(router, relays, book, cfg, dirs, log)
+	sites, err := t.presentSites(t.router, relays, book, cfg, dirs, log)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.startStack(router, sites, book, cfg, dirs, log); err != nil {
+	if err := t.startStack(sites, book, cfg, dirs, log); err != nil {
 		return nil, err
 	}
 	if err := t.platform.Set(machineConfig(cfg)); err != nil {
@@ -111,8 +112,9 @@ func (t *tunnel) background(serve func(ctx context.Context) error) {
 	t.defers(func() error { cancel(); wg.Wait(); return nil })
 }
 
-// connectTo starts the link to the exit and returns what dials through it.
-func (t *tunnel) connectTo(exit envelope.PublicKey, relays []string, cfg *config.Config, log *slog.Logger) *nostrlink.Router {
+// connectTo connects to the exit, or to the one that is chosen. relays are those
+// that the user knows.
+func (t *tunnel) connectTo(ctx context.Context, exit name.Name, relays []string, cfg *config.Config, log *slog.Logger) error {
 	agent := "nws-vpn " + buildVersion()
 	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
 	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: bypass.DialContext}, Log: log})
@@ -122,16 +124,44 @@ func (t *tunnel) connectTo(exit envelope.PublicKey, relays []string, cfg *config
 		opts.Spread = nostrlink.Stripe
 	}
 	speaks(&opts, &cfg.Up)
-	t.link = t.hub.NewLink(exit, relays, opts)
-	t.background(t.link.Serve)
-	router := t.hub.NewRouter(t.link, relays, opts)
-	t.defers(router.Close)
-	return router
+	directory := t.hub.NewDirectory(relays, log)
+	if cfg.Up.Exit == config.AutoExit {
+		rule, err := trustRule(&cfg.Up)
+		if err != nil {
+			return err
+		}
+		chooser := directory.NewChooser(rule, opts)
+		t.defers(chooser.Close)
+		link, err := chooser.Start(ctx)
+		if err != nil {
+			return err
+		}
+		t.route(link, relays, opts)
+		chooser.Watch(t.router.SetMain)
+		return nil
+	}
+	key := envelope.PublicKey(exit.Key)
+	at := relays
+	if len(exit.Relays) == 0 {
+		asking, cancel := context.WithTimeout(ctx, lookUpTimeout)
+		at = directory.RelaysOf(asking, key)
+		cancel()
+	}
+	link := t.hub.NewLink(key, at, opts)
+	t.background(link.Serve)
+	t.route(link, relays, opts)
+	return link.Connect(ctx)
+}
+
+// route makes what dials, by default through link.
+func (t *tunnel) route(link *nostrlink.Link, relays []string, opts nostrlink.LinkOptions) {
+	t.router = t.hub.NewRouter(link, relays, opts)
+	t.defers(t.router.Close)
 }
 
 // startStack opens the device and serves its flows through sites, and DNS
-// through router.
-func (t *tunnel) startStack(router *nostrlink.Router, sites netstack.Dialer, book name.Book, cfg *config.Config, dirs stateDirs, log *slog.Logger) error {
+// through the router.
+func (t *tunnel) startStack(sites netstack.Dialer, book name.Book, cfg *config.Config, dirs stateDirs, log *slog.Logger) error {
 	store, err := dnsintercept.OpenFileStore(filepath.Join(dirs.lasting(), "names"))
 	if err != nil {
 		return err
@@ -142,7 +172,7 @@ func (t *tunnel) startStack(router *nostrlink.Router, sites netstack.Dialer, boo
 		return err
 	}
 	upstream := dnsintercept.NewStreamUpstream(func(ctx context.Context) (net.Conn, error) {
-		return router.DialContext(ctx, "dns", "")
+		return t.router.DialContext(ctx, "dns", "")
 	})
 	t.defers(upstream.Close)
 	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, Log: log})
@@ -190,25 +220,27 @@ func machineConfig(cfg *config.Config) platform.Config {
 }
 
 // chooseExit reads what the user calls the exit: a petname or any form of name
-// or key. The user's relays count; without any, those in the name do.
-func chooseExit(text string, relays []string, book name.Book) (envelope.PublicKey, []string, error) {
+// or key, or config.AutoExit, which is none yet. The user's relays count;
+// without any, those in the name do.
+func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []string, err error) {
 	if text == "" {
-		return envelope.PublicKey{}, nil, errors.New("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration")
+		return n, nil, errors.New("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration")
 	}
-	n, err := name.Parse(text)
-	if err != nil {
-		var inBook error
-		if n, inBook = book.Lookup(text); inBook != nil {
-			return envelope.PublicKey{}, nil, fmt.Errorf("exit: %w", err)
+	if text != config.AutoExit {
+		if n, err = name.Parse(text); err != nil {
+			var inBook error
+			if n, inBook = book.Lookup(text); inBook != nil {
+				return n, nil, fmt.Errorf("exit: %w", err)
+			}
 		}
 	}
 	if len(relays) == 0 {
 		relays = n.Relays
 	}
 	if len(relays) == 0 {
-		return envelope.PublicKey{}, nil, errors.New("no relay is known for the exit: name one with --relay wss://… or with relays in the section [up] of the configuration")
+		return n, nil, errors.New("no relay is known for the exit: name one with --relay wss://… or with relays in the section [up] of the configuration")
 	}
-	return envelope.PublicKey(n.Key), relays, nil
+	return n, relays, nil
 }
 
 // bypassDialer makes connections that do not go through the tunnel, and

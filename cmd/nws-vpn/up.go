@@ -72,7 +72,7 @@ machine back as it was. Needs root.`,
 	}
 	flags.add(cmd)
 	dirs.add(cmd)
-	cmd.Flags().StringVar(&exit, "exit", "", "the exit: npub, nprofile, NAME.nostr or a petname of the configuration")
+	cmd.Flags().StringVar(&exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, or auto for the best of those it trusts")
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
 	cmd.Flags().StringVar(&spread, "spread", "", "how to use several relays: primary (default) or stripe")
 	cmd.Flags().BoolVar(&double, "duplicate", false, "send small packets over two relays at once")
@@ -109,6 +109,9 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	if err != nil {
 		return err
 	}
+	if cfg.Up.Exit == config.AutoExit && len(cfg.Up.Trust)+len(cfg.Up.TrustFollows) == 0 {
+		return explainChoice(ctx, out, cfg)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t, err := raise(ctx, cfg, dirs, log)
@@ -127,7 +130,8 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	for _, note := range t.platform.Notes() {
 		log.Warn(note)
 	}
-	fmt.Fprintf(out, "connected to %s through %s\n", t.exit.NPub(), t.link.Status().Relay)
+	link := t.router.Main()
+	fmt.Fprintf(out, "connected to %s through %s\n", link.Exit().NPub(), link.Status().Relay)
 	reportReady(nil)
 	select {
 	case <-ctx.Done():
@@ -136,6 +140,14 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	case <-t.stack.Failed():
 		return fmt.Errorf("the device %s is gone: somebody removed it; run `nws-vpn up` again", cfg.Up.Device)
 	}
+}
+
+// explainChoice lists the exits for a user who has not said whom to trust.
+func explainChoice(ctx context.Context, out io.Writer, cfg *config.Config) error {
+	if err := runExits(ctx, out, os.Stderr, cfg, exitsOptions{timeout: connectTimeout}); err != nil {
+		return err
+	}
+	return errors.New(`no exit is chosen, for an exit sees the destinations of your traffic: name one with --exit, or those you trust with trust = ["npub1…"] in the section [up] of the configuration`)
 }
 
 // controlled answers the control socket.

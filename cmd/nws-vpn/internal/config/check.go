@@ -65,9 +65,9 @@ func within(n, least, most int) error {
 	return nil
 }
 
-// checkExit reads s as up does: a name in any form, or PETNAME.nostr.
+// checkExit reads s as up does: a name in any form, PETNAME.nostr or AutoExit.
 func checkExit(s string, book name.Book) error {
-	if s == "" {
+	if s == "" || s == AutoExit {
 		return nil
 	}
 	_, err := name.Parse(s)

@@ -44,7 +44,8 @@ type Config struct {
 
 // Up is for `nws-vpn up`.
 type Up struct {
-	// Exit is where traffic leaves: any form of name.Parse, or a petname.
+	// Exit is where traffic leaves: any form of name.Parse, a petname, or
+	// AutoExit.
 	Exit string `toml:"exit"`
 	// Relays are the relays' URLs. Without any, those in Exit count.
 	Relays []string `toml:"relays"`
@@ -131,6 +132,9 @@ type Relay struct {
 	// LogEvents prints a line for each event: kind, author, recipient, size.
 	LogEvents bool `toml:"log_events"`
 }
+
+// AutoExit for an exit is the best of those that Trust and TrustFollows admit.
+const AutoExit = "auto"
 
 // Spreads are the ways to use several relays: the best one while the others
 // stand by, or all of them by their rates.
