@@ -230,6 +230,20 @@ func (s *Server) reach(ctx context.Context, network string, d destination) (net.
 	return s.dial(ctx, network, d)
 }
 
+// DialBack connects to what an entry says is its own address, under the same
+// policy and bounds as a request's destination. Names of exits are refused. Its
+// errors are *Refusals.
+func (s *Server) DialBack(ctx context.Context, network, address string) (net.Conn, error) {
+	d, err := parseDestination(address)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.exit != nil:
+		return nil, refuse(ReasonNoService, "an entry's address is no service")
+	}
+	return s.reach(ctx, network, d)
+}
+
 // rejectAt rejects for err, or because the session has ended.
 func (s *Server) rejectAt(ctx context.Context, req Request, err error) {
 	if ctx.Err() != nil {

@@ -372,3 +372,32 @@ func (goneRequest) Network() string           { return "tcp" }
 func (r goneRequest) Address() string         { return string(r) }
 func (goneRequest) Accept() (net.Conn, error) { return nil, errors.New("gone") }
 func (goneRequest) Reject(error)              { panic("rejected what was to be accepted") }
+
+// TestDialBack: what an entry calls its own address is judged as any other.
+func TestDialBack(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	own := name.Name{Key: [32]byte{1}}.Host()
+	strict, err := New(Config{Key: [32]byte{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{l.Addr().String(), "10.0.0.1:80", own + ":80", "nothing"} {
+		if conn, err := strict.DialBack(t.Context(), "tcp", address); err == nil {
+			conn.Close()
+			t.Errorf("connected to %s", address)
+		}
+	}
+	open, err := New(Config{Key: [32]byte{1}, Policy: Policy{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := open.DialBack(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}

@@ -72,6 +72,7 @@ func (l *Link) newPlain() (*plain, error) {
 	p.entry = compat.NewEntry(l.exit, &courier{keys: p.arrivals.keys, via: p.via}, compat.EntryOptions{
 		Options:  compat.Options{Gap: p.gap, Log: l.opts.Log},
 		Resolver: l.opts.Resolver,
+		Reverse:  l.opts.Reverse,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel

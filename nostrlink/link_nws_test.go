@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -95,6 +96,34 @@ func TestAnExitWithoutASession(t *testing.T) {
 				t.Errorf("status %+v", s)
 			}
 		})
+	}
+}
+
+// TestOffersToBeConnectedTo: the exit connects to the entry (CONNECTR), and the
+// streams do not pass the relay.
+func TestOffersToBeConnectedTo(t *testing.T) {
+	ctx, key, url := patience(t), newKey(t), startRelay(t)
+	inbound, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := serveListener(t, key, ListenerOptions{DialBack: new(net.Dialer).DialContext}, url)
+	reverse := compat.NewReverseListener(inbound, inbound.Addr().String())
+	serving, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		reverse.Serve(serving)
+	}()
+	defer func() { cancel(); <-done }()
+	link := startLinkWith(t, LinkOptions{Mode: NWSOnly, Reverse: reverse}, key.Public(), url)
+	conn, err := link.DialContext(ctx, "tcp", "example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, conn, 1<<20)
+	if s := link.Status().NWS; s.Reversed != 1 || s.Opened != 0 || x.Stats().NWS.Reversed != 1 {
+		t.Errorf("counted %+v", s)
 	}
 }
 

@@ -25,6 +25,10 @@ type ListenerOptions struct {
 	// SessionOnly turns away entries that speak NWS as written, which have no
 	// session.
 	SessionOnly bool
+	// DialBack connects to entries without a session that ask for it (CONNECTR),
+	// which then pass their streams in the clear. It applies the operator's
+	// policy to the address. nil refuses them.
+	DialBack func(ctx context.Context, network, address string) (net.Conn, error)
 	// Ready is called, once for each relay, when entries can reach the
 	// listener through it; or nil.
 	Ready func(relay string)

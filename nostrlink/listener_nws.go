@@ -52,15 +52,16 @@ func (l *Listener) newNWS() *compat.Exit {
 		}
 		return nil
 	}}
-	return compat.NewExit(sender, compat.ExitOptions{Options: compat.Options{
-		Gap: func(peer envelope.PublicKey) time.Duration {
-			if p := l.peers.of(peer); p != nil {
-				return p.gap()
-			}
-			return compat.DefaultGap
-		},
-		Log: l.opts.Log,
-	}})
+	gap := func(peer envelope.PublicKey) time.Duration {
+		if p := l.peers.of(peer); p != nil {
+			return p.gap()
+		}
+		return compat.DefaultGap
+	}
+	return compat.NewExit(sender, compat.ExitOptions{
+		Options:  compat.Options{Gap: gap, Log: l.opts.Log},
+		DialBack: l.opts.DialBack, AllowPrivate: true, // which DialBack decides about
+	})
 }
 
 // serveNWS hands what entries without a session want to handle, until ctx ends.

@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
 // reference connects the scripted reference to a relay.
@@ -151,5 +153,67 @@ func TestLostArrivals(t *testing.T) {
 	}
 	if l.Stats().Busy < 2 {
 		t.Error("the number of events has no bound")
+	}
+}
+
+// TestConnectBack: CONNECTR, for an entry that lets the exit connect to it, and
+// without the operator's leave.
+func TestConnectBack(t *testing.T) {
+	key, url := newKey(t), startRelay(t)
+	dialed := make(chan string, 1)
+	l := serveListener(t, key, ListenerOptions{DialBack: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialed <- address
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}, url)
+	inbound, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := reftest.Entry{
+		Exit: key.Public(), Relay: reference(t, url),
+		Listener: inbound, PublicAddress: inbound.Addr().String(),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		entry.Serve(ctx)
+	}()
+	defer func() { cancel(); <-done }()
+	conn, err := entry.Dial("example.com:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	swap(t, conn, 1<<20)
+	conn.Close()
+	if address := <-dialed; address != entry.PublicAddress || l.Stats().NWS.Reversed != 1 {
+		t.Errorf("dialed %s, counted %+v", address, l.Stats())
+	}
+}
+
+func TestConnectBackIsRefused(t *testing.T) {
+	key, url := newKey(t), startRelay(t)
+	l := serveListener(t, key, ListenerOptions{}, url)
+	own := newKey(t)
+	keys := compat.NewKeys(own, 1)
+	plain, err := wire.AppendMessage(nil, &wire.Message{
+		Key: wire.NewUUID().String(), Type: wire.TypeConnectReverse, Destination: "example.com:80", EntryPublicAddress: "192.0.2.1:80",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, id, err := keys.Seal(key.Public(), plain, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := patience(t)
+	if err := reference(t, url).Publish(ctx, event, id); err != nil {
+		t.Fatal(err)
+	}
+	for l.Stats().NWS.Refused == 0 {
+		if ctx.Err() != nil {
+			t.Fatalf("counted %+v", l.Stats())
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

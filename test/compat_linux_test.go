@@ -112,6 +112,37 @@ func (tun *tunnel) usesReferenceExit() {
 	}
 }
 
+// TestConnectR: either end connects to the other instead of sending over relays,
+// and a large file arrives whole.
+func TestConnectR(t *testing.T) {
+	const address = world.ClientIP + ":9333"
+	tun := newTunnel(t)
+	tun.startRelay()
+	if err := tun.Exit.WriteFile("/run/nws.toml", []byte("[exit]\nconnectr = true\n")); err != nil {
+		t.Fatal(err)
+	}
+	tun.startExit("--config", "/run/nws.toml", "--allow-private", world.ClientIP+"/32")
+	tun.startReference(tun.Client, "entry", world.RelayURL, tun.key, socksAddress, address)
+	tun.fetch(5_000_000, "--socks5-hostname", socksAddress)
+
+	const other = world.ClientIP + ":9334"
+	key := tun.startReference(tun.Exit, "exit", world.RelayURL, world.ServiceAddress)
+	text := "[up]\npublic_address = \"" + other + "\"\nnws_clear_text = true\nnws_resolver = \"" + world.DNSIP + "\"\n"
+	if err := tun.Client.WriteFile("/run/nws.toml", []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	tun.key = key
+	tun.startUp("--mode", "nws", "--config", "/run/nws.toml")
+	tun.fetch(5_000_000)
+	if got := tun.run("curl", "-sS", "--max-time", "30", "http://"+world.WebName+"/"); got != "hello from the web" {
+		t.Errorf("got %q", got)
+	}
+	nws, _ := tun.status()["nws"].(map[string]any)
+	if reversed, _ := nws["reversed"].(float64); reversed < 3 || nws["opened"] != float64(0) {
+		t.Errorf("status says %v", nws)
+	}
+}
+
 // TestModeSession: an entry and an exit that want the session get nothing less.
 func TestModeSession(t *testing.T) {
 	tun := newTunnel(t)

@@ -16,8 +16,8 @@ import (
 
 // The scripted reference implementation of NWS runs as processes of its own,
 // which are this program again with referenceAs in the environment: "entry",
-// the relay, the exit's key and the address of its SOCKS5 server, or "exit",
-// the relay and the address of its service.
+// the relay, the exit's key, the address of its SOCKS5 server and, for CONNECTR,
+// its public address, or "exit", the relay and the address of its service.
 const referenceAs = "NWS_TEST_REFERENCE"
 
 // serveAsReference is what such a process does until it is killed.
@@ -31,7 +31,7 @@ func serveAsReference(as string) error {
 	defer ws.Close()
 	ctx := context.Background()
 	switch {
-	case role == "entry" && len(args) == 3:
+	case role == "entry" && len(args) >= 3:
 		exit, err := envelope.ParsePublicKey(args[1])
 		if err != nil {
 			return err
@@ -40,8 +40,16 @@ func serveAsReference(as string) error {
 		if err != nil {
 			return err
 		}
+		entry := &reftest.Entry{Exit: exit, Relay: ws}
+		if len(args) > 3 {
+			entry.PublicAddress = args[3]
+			if entry.Listener, err = net.Listen("tcp", args[3]); err != nil {
+				return err
+			}
+			go entry.Serve(ctx)
+		}
 		fmt.Println("reference listening")
-		return (&reftest.Entry{Exit: exit, Relay: ws}).ServeSOCKS(ctx, l)
+		return entry.ServeSOCKS(ctx, l)
 	case role == "exit" && len(args) == 2:
 		key, err := envelope.GenerateSecretKey()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -148,6 +149,10 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	var dialBack func(ctx context.Context, network, address string) (net.Conn, error)
+	if e.ConnectR {
+		dialBack = server.DialBack
+	}
 	hub := nostrlink.NewHub(nostrlink.HubOptions{AuthKey: key, Log: log})
 	defer hub.Close()
 	fmt.Fprintf(out, "npub %s\n", key.Public().NPub())
@@ -159,6 +164,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		Agent: "nws-vpn " + buildVersion(),
 
 		SessionOnly: e.Mode == config.ModeSession,
+		DialBack:    dialBack,
 		Ready: func(relay string) {
 			fmt.Fprintf(out, "ready on %s\n", relay)
 			isReady()

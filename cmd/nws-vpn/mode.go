@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
+	"github.com/nws-vpn/nws-vpn/platform"
 )
 
 // speaks sets what a link speaks with its exit.
@@ -25,6 +29,7 @@ func speaks(opts *nostrlink.LinkOptions, up *config.Up) {
 type statusNWS struct {
 	Streams    int    `json:"streams"`
 	Opened     uint64 `json:"opened"`
+	Reversed   uint64 `json:"reversed"` // by connections of the exit to us, in the clear
 	Sent       uint64 `json:"bytes_sent"`
 	Received   uint64 `json:"bytes_received"`
 	TimedOut   uint64 `json:"timed_out"`   // streams in which nothing passed any more
@@ -39,7 +44,7 @@ func nwsStatus(link nostrlink.LinkStatus) *statusNWS {
 	}
 	s := link.NWS
 	return &statusNWS{
-		Streams: s.Streams, Opened: s.Opened, Sent: s.BytesSent, Received: s.BytesReceived,
+		Streams: s.Streams, Opened: s.Opened, Reversed: s.Reversed, Sent: s.BytesSent, Received: s.BytesReceived,
 		TimedOut: s.TimedOut, Unsent: s.Unsent, Overflowed: s.Overflowed,
 		Dropped: s.Malformed + s.Repeated + s.Foreign + s.Unknown,
 	}
@@ -50,12 +55,36 @@ func (s *statusNWS) notes() []string {
 	notes := []string{
 		"the exit is spoken to without a session, as NWS is written: events that a relay loses are lost, the end of a stream cannot be told, UDP and ping are refused",
 	}
-	if s.Received == 0 {
+	if s.Received+s.Reversed == 0 {
 		notes = append(notes, "nothing was heard from the exit yet: it may not be there at all, which NWS cannot tell")
 	}
 	return notes
 }
 
 func (s *statusNWS) String() string {
-	return fmt.Sprintf("%d open, %d so far; %d fell silent, %d found no relay", s.Streams, s.Opened, s.TimedOut, s.Unsent)
+	text := fmt.Sprintf("%d open, %d so far; %d fell silent, %d found no relay", s.Streams, s.Opened, s.TimedOut, s.Unsent)
+	if s.Reversed > 0 {
+		text += fmt.Sprintf("; %d in the clear, by connections of the exit", s.Reversed)
+	}
+	return text
+}
+
+// offerReverse listens for the connections of exits that speak NWS as written,
+// where the user offers that.
+func (t *tunnel) offerReverse(ctx context.Context, opts *nostrlink.LinkOptions, up *config.Up) error {
+	if up.PublicAddress == "" || !up.NWSClearText || up.Mode == config.ModeSession {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(up.PublicAddress)
+	if err != nil {
+		return fmt.Errorf("public_address: %w", err)
+	}
+	// The answers have to bypass the tunnel, as the connections do.
+	l, err := (&net.ListenConfig{Control: platform.Control(up.Mark)}).Listen(ctx, "tcp", net.JoinHostPort("", port))
+	if err != nil {
+		return fmt.Errorf("public_address %s: %w", up.PublicAddress, err)
+	}
+	opts.Reverse = compat.NewReverseListener(l, up.PublicAddress)
+	t.background(opts.Reverse.Serve)
+	return nil
 }

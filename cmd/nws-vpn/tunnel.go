@@ -45,10 +45,10 @@ type tunnel struct {
 }
 
 // connectTimeout bounds how long up waits for its first session, and
-// lookUpTimeout how much of that for where the exit listens.
+// lookUpTimeout how much of that it waits to hear where the exit listens.
 const (
 	connectTimeout = 14 * time.Second
-	lookUpTimeout  = 1500 * time.Millisecond
+	lookUpTimeout  = 3 * time.Second
 )
 
 // raise brings the tunnel up. The machine is changed last, when everything
@@ -104,12 +104,14 @@ func (t *tunnel) lower() error {
 	return errors.Join(errs...)
 }
 
-// background runs serve until lower is called.
-func (t *tunnel) background(serve func(ctx context.Context) error) {
+// background runs serve until stop or lower is called.
+func (t *tunnel) background(serve func(ctx context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { serve(ctx) })
-	t.defers(func() error { cancel(); wg.Wait(); return nil })
+	stop = func() { cancel(); wg.Wait() }
+	t.defers(func() error { stop(); return nil })
+	return stop
 }
 
 // connectTo connects to the exit, or to the one that is chosen. relays are those
@@ -124,6 +126,9 @@ func (t *tunnel) connectTo(ctx context.Context, exit name.Name, relays []string,
 		opts.Spread = nostrlink.Stripe
 	}
 	speaks(&opts, &cfg.Up)
+	if err := t.offerReverse(ctx, &opts, &cfg.Up); err != nil {
+		return err
+	}
 	directory := t.hub.NewDirectory(relays, log)
 	if cfg.Up.Exit == config.AutoExit {
 		rule, err := trustRule(&cfg.Up)
@@ -141,16 +146,40 @@ func (t *tunnel) connectTo(ctx context.Context, exit name.Name, relays []string,
 		return nil
 	}
 	key := envelope.PublicKey(exit.Key)
-	at := relays
+	link := t.hub.NewLink(key, relays, opts)
+	stop := t.background(link.Serve)
 	if len(exit.Relays) == 0 {
-		asking, cancel := context.WithTimeout(ctx, lookUpTimeout)
-		at = directory.RelaysOf(asking, key)
-		cancel()
+		if at := elsewhere(ctx, link, directory); len(at) > 0 {
+			log.Info("the exit listens elsewhere", "relays", at)
+			stop()
+			link = t.hub.NewLink(key, at, opts)
+			t.background(link.Serve)
+		}
 	}
-	link := t.hub.NewLink(key, at, opts)
-	t.background(link.Serve)
 	t.route(link, relays, opts)
 	return link.Connect(ctx)
+}
+
+// elsewhere looks up where the exit listens while link is on its way to it, and
+// returns that unless link gets there or the user's relays are what there is.
+func elsewhere(ctx context.Context, link *nostrlink.Link, directory *nostrlink.Directory) []string {
+	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+	defer cancel()
+	here := false
+	var connecting sync.WaitGroup
+	connecting.Go(func() {
+		if link.Connect(ctx) == nil {
+			here = true
+			cancel()
+		}
+	})
+	at := directory.RelaysOf(ctx, link.Exit())
+	cancel()
+	connecting.Wait()
+	if here || directory.Own(at) {
+		return nil
+	}
+	return at
 }
 
 // route makes what dials, by default through link.

@@ -41,6 +41,7 @@ func (d *decoder) check(c *Config) {
 	is(CheckSpread(c.Up.Spread), "up", "spread")
 	is(CheckUpMode(c.Up.Mode), "up", "mode")
 	is(checkResolver(c.Up.NWSResolver), "up", "nws_resolver")
+	is(checkPublic(c.Up.PublicAddress), "up", "public_address")
 	is(checkDevice(c.Up.Device), "up", "device")
 	is(within(c.Up.MTU, 1280, 65535), "up", "mtu")
 	if c.Up.Mark == 0 {
@@ -129,6 +130,17 @@ func checkResolver(s string) error {
 	}
 	_, err := ParseNameserver(s)
 	return err
+}
+
+func checkPublic(s string) error {
+	if s == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if n, nan := strconv.ParseUint(port, 10, 16); err != nil || nan != nil || n == 0 || host == "" {
+		return fmt.Errorf("want host:port, such as 198.51.100.7:9333, not %q", s)
+	}
+	return nil
 }
 
 // checkDevice goes by what Linux takes for a name, the strictest of all.

@@ -63,6 +63,11 @@ type Up struct {
 	// no session and so has no resolver to offer: IP or IP:port, for DNS over
 	// TCP through the exit. Empty: names do not resolve then.
 	NWSResolver string `toml:"nws_resolver"`
+	// PublicAddress, host:port, is where exits reach this machine, and
+	// NWSClearText allows those that know no session to connect to it, in the
+	// clear, instead of sending over relays (CONNECTR).
+	PublicAddress string `toml:"public_address"`
+	NWSClearText  bool   `toml:"nws_clear_text"`
 	// EarlyPorts are the TCP ports whose clients speak first: connections are
 	// accepted at once and their first bytes travel with the request.
 	EarlyPorts []uint16 `toml:"early_ports"`
@@ -95,6 +100,9 @@ type Exit struct {
 	// Mode is whom it serves: ModeAuto, or only entries that know the session,
 	// ModeSession.
 	Mode string `toml:"mode"`
+	// ConnectR connects to entries without a session that ask for it, to what
+	// the policy admits, in the clear.
+	ConnectR bool `toml:"connectr"`
 	// Announce publishes that the exit is there, on its relays, for everybody.
 	Announce bool `toml:"announce"`
 	// Contact of the operator, and Instance to tell exits of one key apart, are

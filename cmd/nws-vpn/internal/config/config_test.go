@@ -167,6 +167,7 @@ func TestRefused(t *testing.T) {
 		{"[up]\ntable = 0", `f:2: up.table: want a number above 0`},
 		{"[up]\nmode = \"fast\"", `f:2: up.mode: want auto or session or nws, not "fast"`},
 		{"[up]\nnws_resolver = \"dns.example\"", `f:2: up.nws_resolver: want an IP address`},
+		{"[up]\npublic_address = \":9333\"", `f:2: up.public_address: want host:port`},
 		{"[exit]\nmode = \"nws\"", `f:2: exit.mode: want auto or session, not "nws"`},
 		{"[up]\ndns = \"yes\"", `f:2: up.dns: want true or false, not a text in quotes`},
 		{"[up]\ndns = 2026-01-01", `f:2: up.dns: want true or false, not a date or time`},
