@@ -34,10 +34,10 @@ type chosenLink struct {
 
 // Times of choosing.
 const (
-	lookTimeout   = 3 * time.Second  // for the announcements
-	probeSpare    = time.Second      // for others, when the first exit has answered
-	ailsTooLong   = 3 * time.Second  // for an exit in trouble, which Link takes its time to see
-	maxChoosePaus = 30 * time.Second // between attempts to find another one
+	lookTimeout    = 3 * time.Second  // for the announcements
+	probeSpare     = time.Second      // for others, when the first exit has answered
+	ailsTooLong    = 3 * time.Second  // for an exit in trouble, which Link takes its time to see
+	maxChoosePause = 30 * time.Second // between attempts to find another one
 )
 
 // NewChooser returns a chooser that has not chosen yet. Close it in the end.
@@ -59,6 +59,12 @@ func (c *Chooser) Close() error {
 // serves it. The error may be announce.ErrNoTrust, announce.ErrNobody or
 // announce.ErrUnreachable. It is to be called once.
 func (c *Chooser) Start(ctx context.Context) (*Link, error) {
+	// The connections to the user's relays last from the looking to the link.
+	release, err := c.directory.hub.warm(ctx, c.directory.relays)
+	defer release()
+	if err != nil {
+		return nil, err
+	}
 	best, err := c.choose(ctx)
 	if err != nil {
 		return nil, err
@@ -98,7 +104,7 @@ func (c *Chooser) Watch(use func(*Link)) {
 					c.current, ailing = link, time.Time{}
 				}
 				next = time.Now().Add(pause)
-				pause = min(2*pause, maxChoosePaus)
+				pause = min(2*pause, maxChoosePause)
 			}
 		}
 	})

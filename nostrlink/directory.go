@@ -74,6 +74,11 @@ func (d *Directory) Look(ctx context.Context, rule Rule) (*Found, error) {
 	return found, nil
 }
 
+// Own reports whether the user has named all of the relays.
+func (d *Directory) Own(relays []string) bool {
+	return !slices.ContainsFunc(relays, func(url string) bool { return !d.own(url) })
+}
+
 // own reports whether the user has named a relay.
 func (d *Directory) own(address string) bool {
 	return slices.Contains(d.relays, relayURL(address))

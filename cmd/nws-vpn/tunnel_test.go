@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+)
+
+// TestElsewhere: another relay is used for an exit that is not on the user's,
+// and only then.
+func TestElsewhere(t *testing.T) {
+	relay, exit := announcedExit(t)
+	other, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	hub := nostrlink.NewHub(nostrlink.HubOptions{})
+	defer hub.Close()
+	const there = "wss://read.example.org"
+	event, id, err := envelope.Sign(nil, other, envelope.Template{
+		Kind: announce.KindRelayList, CreatedAt: time.Now(), Tags: [][]string{{"r", there, "read"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hub.Publish(ctx, []string{relay}, event, id); err != nil {
+		t.Fatal(err)
+	}
+	directory := hub.NewDirectory([]string{relay}, nil)
+	for key, want := range map[envelope.PublicKey][]string{exit: nil, other.Public(): {there}} {
+		link := hub.NewLink(key, []string{relay}, nostrlink.LinkOptions{})
+		serving, stop := context.WithCancel(ctx)
+		var done sync.WaitGroup
+		done.Go(func() { link.Serve(serving) })
+		if got := elsewhere(ctx, link, directory); !slices.Equal(got, want) {
+			t.Errorf("exit %s is elsewhere on %q, want %q", key, got, want)
+		}
+		stop()
+		done.Wait()
+	}
+}
