@@ -56,8 +56,9 @@ type plain struct {
 	heard *post            // that brought the last message
 }
 
-// newPlain begins to listen over the link's relays. Close it.
-func (l *Link) newPlain() (*plain, error) {
+// newPlain begins to listen over the link's relays, and offers reverse to the
+// exit, unless it is nil. Close it.
+func (l *Link) newPlain(reverse *compat.ReverseListener) (*plain, error) {
 	if len(l.relays) == 0 {
 		return nil, errNoRelay
 	}
@@ -72,7 +73,7 @@ func (l *Link) newPlain() (*plain, error) {
 	p.entry = compat.NewEntry(l.exit, &courier{keys: p.arrivals.keys, via: p.via}, compat.EntryOptions{
 		Options:  compat.Options{Gap: p.gap, Log: l.opts.Log},
 		Resolver: l.opts.Resolver,
-		Reverse:  l.opts.Reverse,
+		Reverse:  reverse,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
@@ -332,16 +333,17 @@ func (l *Link) fallBack(ctx context.Context) {
 // turns out to know the session.
 func (l *Link) serveNWS(ctx context.Context) {
 	for retry := minRetry; ctx.Err() == nil; retry = min(2*retry, maxRetry) {
-		p, err := l.newPlain()
+		p, err := l.openPlain(ctx)
 		if err == nil {
-			if err = p.wait(ctx, len(l.relays)); err == nil {
-				l.goPlain(ctx, p)
-				p.close()
-				return
-			}
+			l.goPlain(ctx, p)
 			p.close()
+			return
 		}
-		if ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errSilent): // the greeting's failure says it all
+			l.opts.Log.Debug("the exit does not speak NWS as written either", "retry", retry)
+		default:
 			l.opts.Log.Warn("the exit cannot be reached", "err", err, "retry", retry)
 			l.set(Connecting, nil, err)
 		}
@@ -352,6 +354,63 @@ func (l *Link) serveNWS(ctx context.Context) {
 		default:
 		}
 	}
+}
+
+// openPlain makes the way without a session. Unless the user has asked for
+// nothing else, the exit must be there: one that is off does not answer a
+// greeting either.
+func (l *Link) openPlain(ctx context.Context) (*plain, error) {
+	if l.opts.Mode == Auto && l.opts.Resolver != "" {
+		p, err := l.readyPlain(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		there := p.answers(ctx)
+		if there && l.opts.Reverse == nil {
+			return p, nil
+		}
+		p.close()
+		if !there {
+			return nil, errSilent
+		}
+	}
+	return l.readyPlain(ctx, l.opts.Reverse)
+}
+
+func (l *Link) readyPlain(ctx context.Context, reverse *compat.ReverseListener) (*plain, error) {
+	p, err := l.newPlain(reverse)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.wait(ctx, len(l.relays)); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+var errSilent = errors.New("the exit says nothing")
+
+// answerTime is how long an exit may take to bring a resolver's answer.
+const answerTime = 5 * time.Second
+
+// rootQuery asks for the name servers of the root, as DNS over TCP.
+var rootQuery = []byte("\x00\x11nw\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01")
+
+// answers reports whether something comes back through the exit: the protocol
+// has no other sign of life.
+func (p *plain) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	conn, err := p.entry.DialEarly(ctx, "dns", "", rootQuery)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err = conn.Read(make([]byte, 1))
+	return err == nil
 }
 
 // goPlain has flows dialed by p, and leaves it the streams that it still has

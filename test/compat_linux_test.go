@@ -10,9 +10,9 @@ import (
 
 const socksAddress = "127.0.0.1:1080"
 
-// overCompatRelays runs f over relays of two kinds: ours says that nobody
-// listens and keeps the order, the other does neither. The reference's exit
-// makes events that are larger than the 64 KiB which ours takes by default.
+// overCompatRelays runs f over our relay and another, which promises no order.
+// The reference's exit makes events that are larger than the 64 KiB which ours
+// takes by default.
 func overCompatRelays(t *testing.T, f func(t *testing.T, tun *tunnel)) {
 	for _, kind := range []string{"embedded", "khatru"} {
 		t.Run(kind, func(t *testing.T) {
@@ -141,6 +141,19 @@ func TestConnectR(t *testing.T) {
 	if reversed, _ := nws["reversed"].(float64); reversed < 3 || nws["opened"] != float64(0) {
 		t.Errorf("status says %v", nws)
 	}
+}
+
+// TestNoExit: where a relay does not tell that nobody listens, an exit that is
+// not there is not taken for one of the reference.
+func TestNoExit(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelayOf("rely", world.RelayPort)
+	before := tun.snapshot()
+	res, err := tun.Run(tun.ctx, tun.Client, "up", "--exit", tun.key, "--relay", world.RelayURL, "--state-dir", world.StateDir)
+	if err != nil || res.Code == 0 || !strings.Contains(res.Output, "did not answer") {
+		t.Errorf("up ended with code %d, %v: %s", res.Code, err, res.Output)
+	}
+	tun.restored(before)
 }
 
 // TestModeSession: an entry and an exit that want the session get nothing less.
