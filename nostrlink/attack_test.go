@@ -165,7 +165,9 @@ func transferUnderAttack(t *testing.T, counted func(session.Rejected) uint64, re
 		tasks.Go(func() { underAttack(t, link, counted) })
 	}
 	tasks.Wait()
-	if n := listener.Sessions(); n < 2 { // more when an attempt took too long
+	// One for each link, and one more for an attempt that took too long on a
+	// busy machine; an attack that opened sessions would open many.
+	if n := listener.Sessions(); n < 2 || n > 4 {
 		t.Errorf("the exit has %d sessions", n)
 	}
 }

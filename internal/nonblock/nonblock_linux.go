@@ -15,14 +15,6 @@ func Read(fd uintptr, p []byte) (int, error) {
 	return call(syscall.SYS_READ, fd, unsafe.Pointer(&p[0]), len(p))
 }
 
-// Write writes p or the beginning of it.
-func Write(fd uintptr, p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	return call(syscall.SYS_WRITE, fd, unsafe.Pointer(&p[0]), len(p))
-}
-
 // Readv reads once and fills bufs one after the other.
 func Readv(fd uintptr, bufs [][]byte) (int, error) { return vectors(syscall.SYS_READV, fd, bufs) }
 
