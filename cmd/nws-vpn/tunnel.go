@@ -30,6 +30,9 @@ var (
 	dnsAddrs    = [...]netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd6e:7773:7670::2")}
 )
 
+// dialFunc makes connections, as net.Dialer.DialContext does.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
 // tunnel is everything between this machine's programs and the exit.
 //
 //	programs ─ device ─ stack ─ interceptor ─ router ─ link ═ relays ═ exit
@@ -74,14 +77,23 @@ func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Lo
 	t.defers(t.platform.Close)
 	first, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if err := t.connectTo(first, exit, relays, cfg, log); err != nil {
+	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
+	if err := t.connectTo(first, bypass.DialContext, exit, relays, cfg, log); err != nil {
 		return nil, err
 	}
 	sites, err := t.presentSites(t.router, relays, book, cfg, dirs, log)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.startStack(sites, book, cfg, dirs, log); err != nil {
+	pool, err := t.openPool(dirs, log)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := tun.Open(cfg.Up.Device, cfg.Up.MTU)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.startStack(dev, pool, sites, book, cfg, log); err != nil {
 		return nil, err
 	}
 	if err := t.platform.Set(machineConfig(cfg)); err != nil {
@@ -114,12 +126,11 @@ func (t *tunnel) background(serve func(ctx context.Context) error) (stop func())
 	return stop
 }
 
-// connectTo connects to the exit, or to the one that is chosen. relays are those
-// that the user knows.
-func (t *tunnel) connectTo(ctx context.Context, exit name.Name, relays []string, cfg *config.Config, log *slog.Logger) error {
+// connectTo connects to the exit, or to the one that is chosen. dial reaches
+// relays outside the tunnel, and relays are those that the user knows.
+func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, relays []string, cfg *config.Config, log *slog.Logger) error {
 	agent := "nws-vpn " + buildVersion()
-	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
-	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: bypass.DialContext}, Log: log})
+	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: dial}, Log: log})
 	t.defers(t.hub.Close)
 	opts := nostrlink.LinkOptions{Log: log, Agent: agent, Duplicate: cfg.Up.Duplicate}
 	if cfg.Up.Spread == "stripe" {
@@ -188,27 +199,24 @@ func (t *tunnel) route(link *nostrlink.Link, relays []string, opts nostrlink.Lin
 	t.defers(t.router.Close)
 }
 
-// startStack opens the device and serves its flows through sites, and DNS
-// through the router.
-func (t *tunnel) startStack(sites netstack.Dialer, book name.Book, cfg *config.Config, dirs stateDirs, log *slog.Logger) error {
+// openPool opens the fake addresses and what is remembered of them.
+func (t *tunnel) openPool(dirs stateDirs, log *slog.Logger) (*dnsintercept.Pool, error) {
 	store, err := dnsintercept.OpenFileStore(filepath.Join(dirs.lasting(), "names"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t.defers(store.Close)
-	pool, err := dnsintercept.NewPool(store.Key(), dnsintercept.PoolOptions{Store: store, Log: log})
-	if err != nil {
-		return err
-	}
+	return dnsintercept.NewPool(store.Key(), dnsintercept.PoolOptions{Store: store, Log: log})
+}
+
+// startStack serves the flows of dev, which it owns from now on, through sites,
+// and DNS through the router.
+func (t *tunnel) startStack(dev tun.Device, pool *dnsintercept.Pool, sites netstack.Dialer, book name.Book, cfg *config.Config, log *slog.Logger) (err error) {
 	upstream := dnsintercept.NewStreamUpstream(func(ctx context.Context) (net.Conn, error) {
 		return t.router.DialContext(ctx, "dns", "")
 	})
 	t.defers(upstream.Close)
 	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, Log: log})
-	dev, err := tun.Open(cfg.Up.Device, cfg.Up.MTU)
-	if err != nil {
-		return err
-	}
 	forward := netstack.Forward(t.intercept.Dialer(sites), netstack.ForwardOptions{EarlyPorts: cfg.Up.EarlyPorts})
 	t.stack, err = netstack.New(dev, t.intercept.Handler(forward), netstack.Options{UDPIdle: cfg.Up.UDPIdle.Duration(), Log: log})
 	if err != nil {
