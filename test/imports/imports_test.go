@@ -30,6 +30,8 @@ var layers = []layer{
 	{"cmd/nws-vpn/internal/config", []string{"nostrlink/name", "nostrlink/envelope", "exit", "platform"}, "reads values and defaults of the packages that it configures; starts nothing"},
 	{"cmd/nws-vpn/internal/keyfile", []string{"nostrlink/envelope"}, "a secret key and the file it is in"},
 	{"cmd/nws-vpn/internal/tlssite", []string{"nostrlink/cert", "nostrlink/envelope", "nostrlink/name", "internal/splice"}, "certificates and flows; how relays are asked and exits reached is the command's"},
+	{"cmd/nws-vpn/internal/doctor", []string{"platform"}, "judges observations: values in, report out"},
+	{"cmd/nws-vpn/internal/leaktest", []string{"platform"}, "judges this machine by platform's values and by probes of its own"},
 	{"cmd/nws-vpn/internal/*", nil, "parts of the command that know nothing of the tunnel"},
 	{"tun", []string{"internal/nonblock"}, "the lowest layer of the entry: a device and its packets"},
 	{"netstack", []string{"tun", "internal/splice"}, "packets to flows; it has never heard of Nostr"},
