@@ -26,11 +26,15 @@ func Open(name string, mtu int) (Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tun: open %s: %w%s", name, err, hint(err))
 	}
+	return newNative(wg, mtu)
+}
+
+func newNative(wg wgtun.Device, mtu int) (Device, error) {
 	d := &native{wg: wg, mtu: mtu, eventsDone: make(chan struct{})}
 	go d.drainEvents()
 	if err := d.setUp(); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("tun: open %s: %w", name, err)
+		return nil, fmt.Errorf("tun: open the device: %w", err)
 	}
 	return d, nil
 }
