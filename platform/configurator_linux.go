@@ -14,11 +14,12 @@ import (
 // configurator holds the lock of a state directory, and knows what it has
 // changed.
 type configurator struct {
-	env  *env
-	dir  string
-	log  *slog.Logger
-	boot string
-	ns   namespace
+	env   *env
+	dir   string
+	log   *slog.Logger
+	trace func(change string) // nil for none
+	boot  string
+	ns    namespace
 
 	mu      sync.Mutex
 	lock    *os.File // nil when closed
@@ -33,7 +34,7 @@ type configurator struct {
 // takes over what it wants and undoes the rest.
 //
 // It fails with a *LockedError while another process has the directory.
-func New(stateDir string, log *slog.Logger) (Configurator, error) {
+func New(stateDir string, o Options) (Configurator, error) {
 	e := machineEnv()
 	if err := checkMachine(e); err != nil {
 		return nil, err
@@ -41,10 +42,11 @@ func New(stateDir string, log *slog.Logger) (Configurator, error) {
 	if err := openStateDir(stateDir); err != nil {
 		return nil, err
 	}
-	c, err := open(stateDir, log, e)
+	c, err := open(stateDir, o.Log, e)
 	if err != nil {
 		return nil, err // not c: a nil pointer in an interface is not nil
 	}
+	c.trace = o.Trace
 	return c, nil
 }
 
@@ -70,8 +72,14 @@ func cleanUp(stateDir string, log *slog.Logger, e *env) error {
 	return c.Close()
 }
 
+// Unlock is CleanUp that also opens a machine that Config.Hold has left closed.
+func Unlock(stateDir string, log *slog.Logger) error { return cleanUp(stateDir, log, machineEnv()) }
+
 // open locks the directory and reads the journal.
 func open(dir string, log *slog.Logger, e *env) (*configurator, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	c := &configurator{env: e, dir: dir, log: log}
 	var err error
 	if c.boot, err = bootID(); err != nil {

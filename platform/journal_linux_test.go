@@ -125,7 +125,7 @@ func TestJournalOfAnotherNamespace(t *testing.T) {
 }
 
 func newError(dir string, t *testing.T) error {
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	if err == nil {
 		c.Close()
 	}
@@ -177,7 +177,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	fill()
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	if err := c.Set(testConfig()); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
 		t.Errorf("set says %v", err)

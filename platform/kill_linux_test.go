@@ -160,7 +160,7 @@ func cleanUpTwice(t *testing.T, dir string) {
 
 func takeOver(t *testing.T, dir string) {
 	t.Helper()
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	tun := openTUN(t, "nws0")
 	must(t, c.Set(testConfig()))

@@ -34,7 +34,9 @@
 package platform
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 )
 
@@ -47,27 +49,14 @@ const (
 	DefaultRulePriority = 5600
 )
 
-// Config is the whole desired state. The zero Config is a machine without us.
-type Config struct {
-	// Device is the name of a TUN that exists and stays open. Required unless
-	// the whole Config is zero.
-	Device string
-	// MTU in bytes; 0 leaves the device's own.
-	MTU int
-	// Addresses of the device. Only the address counts: it is installed as /32
-	// or /128, and everything is routed to the device anyway. A family with no
-	// address here is closed while the tunnel is up.
-	Addresses []netip.Prefix
-	// DNS servers for the resolver's file; none leaves the file alone.
-	DNS []netip.Addr
-	// Mark and Mask tell sockets that bypass the tunnel. The same Mark goes to
-	// Control. A zero Mask is DefaultMask for the default mark, all bits else.
-	Mark, Mask uint32
-	// Table is the number of our routing table.
-	Table int
-	// RulePriority is the first of our three rules; the others are 10 and 20
-	// higher.
-	RulePriority int
+// Options of New. The zero Options are ready to use.
+type Options struct {
+	// Log gets what happens; nil discards it.
+	Log *slog.Logger
+	// Trace, if any, gets every change of the machine as it is made, as the
+	// command a person would type, and "undo: " before one that is taken back.
+	// It is called from the goroutine of the method that makes the change.
+	Trace func(change string)
 }
 
 // Configurator applies Configs to this machine. There is one at a time for a
@@ -86,8 +75,22 @@ type Configurator interface {
 	// Notes tells the user, one line each, what the last successful Set could
 	// not do, and what stands in its way.
 	Notes() []string
+	// Keep watches over what the last Set put in force until ctx ends, and
+	// returns ctx's error then. What another program has changed (rules, routes,
+	// the packet filter, the device's addresses, settings, the resolver's file)
+	// is noticed within two seconds and put back, without touching anything
+	// else; with AllowLAN, the networks on the link are followed. report gets
+	// one line for each, from Keep's goroutine, and should return soon. Over
+	// what is changed again and again Keep stops fighting for a while, and says
+	// so.
+	//
+	// When the device is gone Keep returns a *DeviceGoneError at once: what
+	// programs send is refused then, and Set with no Device makes that the
+	// state. One Keep runs at a time, beside calls of the other methods.
+	Keep(ctx context.Context, report func(what string)) error
 	// Close undoes everything, as Set(Config{}) does, and lets the next
-	// Configurator in. A second Close does nothing.
+	// Configurator in. After a Set with Hold it leaves the machine closed
+	// instead. A second Close does nothing.
 	Close() error
 }
 
@@ -120,84 +123,10 @@ func (e *OverlapError) Error() string {
 		e.Address, e.Network, e.Interface)
 }
 
-// withDefaults fills in what a zero field stands for.
-func (c Config) withDefaults() Config {
-	if c.Mask == 0 {
-		c.Mask = 0xffffffff
-		if c.Mark == 0 {
-			c.Mask = DefaultMask
-		}
-	}
-	if c.Mark == 0 {
-		c.Mark = DefaultMark
-	}
-	if c.Table == 0 {
-		c.Table = DefaultTable
-	}
-	if c.RulePriority == 0 {
-		c.RulePriority = DefaultRulePriority
-	}
-	return c
-}
+// DeviceGoneError is returned by Set and Keep when the tunnel's device does not
+// exist.
+type DeviceGoneError struct{ Device string }
 
-// isZero reports whether c asks for a machine without us.
-func (c Config) isZero() bool {
-	return c.Device == "" && c.MTU == 0 && len(c.Addresses) == 0 && len(c.DNS) == 0 &&
-		c.Mark == 0 && c.Mask == 0 && c.Table == 0 && c.RulePriority == 0
-}
-
-// Bounds of a Config. The numbers of the tables local, main and default (253 to
-// 255) and of the rules that lead to them (32766, 32767) are the kernel's.
-const (
-	maxAddresses    = 16
-	maxDNS          = 3 // what libc reads
-	maxRulePriority = 32000
-	maxTable        = 1<<31 - 1
-)
-
-// validate refuses a Config that makes no sense; defaults are filled in.
-func (c Config) validate() error {
-	switch {
-	case !validDevice(c.Device):
-		return fmt.Errorf("platform: %q is no name for a network device: use 1 to 15 letters and digits", c.Device)
-	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
-		return fmt.Errorf("platform: an MTU of %d cannot carry IPv6: use 1280 to 65535, or 0 for the device's own", c.MTU)
-	case len(c.Addresses) == 0:
-		return fmt.Errorf("platform: no address for %s: the tunnel needs at least one", c.Device)
-	case len(c.Addresses) > maxAddresses:
-		return fmt.Errorf("platform: %d addresses for %s: at most %d are taken", len(c.Addresses), c.Device, maxAddresses)
-	case len(c.DNS) > maxDNS:
-		return fmt.Errorf("platform: %d name servers: a resolver reads no more than %d", len(c.DNS), maxDNS)
-	case c.Table < 1 || c.Table > maxTable || (c.Table >= 253 && c.Table <= 255):
-		return fmt.Errorf("platform: routing table %d cannot be ours: use a free number from 1 on, not 253 to 255", c.Table)
-	case c.RulePriority < 1 || c.RulePriority > maxRulePriority:
-		return fmt.Errorf("platform: rule priority %d: use 1 to %d, before the rule for table main", c.RulePriority, maxRulePriority)
-	case c.Mark&c.Mask != c.Mark:
-		return fmt.Errorf("platform: mark %#x has bits outside its mask %#x: no socket would match", c.Mark, c.Mask)
-	}
-	for _, p := range c.Addresses {
-		if a := p.Addr(); !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
-			return fmt.Errorf("platform: %s cannot be the tunnel's address: use a private one", p)
-		}
-	}
-	for _, a := range c.DNS {
-		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
-			return fmt.Errorf("platform: %q cannot be a name server", a)
-		}
-	}
-	return nil
-}
-
-// validDevice keeps what is no interface name out of the paths it becomes part
-// of.
-func validDevice(name string) bool {
-	if len(name) < 1 || len(name) > 15 || name == "." || name == ".." {
-		return false
-	}
-	for _, r := range name {
-		if r <= ' ' || r > '~' || r == '/' || r == ':' || r == '%' {
-			return false
-		}
-	}
-	return true
+func (e *DeviceGoneError) Error() string {
+	return fmt.Sprintf("there is no device %s: it must be open while the tunnel is up", e.Device)
 }

@@ -16,10 +16,16 @@ func errNotSupported() error {
 }
 
 // New fails: this operating system is not supported yet.
-func New(stateDir string, log *slog.Logger) (Configurator, error) { return nil, errNotSupported() }
+func New(stateDir string, o Options) (Configurator, error) { return nil, errNotSupported() }
 
 // CleanUp fails: this operating system is not supported yet.
 func CleanUp(stateDir string, log *slog.Logger) error { return errNotSupported() }
+
+// Unlock fails: this operating system is not supported yet.
+func Unlock(stateDir string, log *slog.Logger) error { return errNotSupported() }
+
+// Preview fails: this operating system is not supported yet.
+func Preview(cfg Config) (changes, notes []string, err error) { return nil, nil, errNotSupported() }
 
 // Control fails every socket: this operating system is not supported yet, and a
 // socket that does not bypass the tunnel would carry the tunnel into itself.

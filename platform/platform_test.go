@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestValidate(t *testing.T) {
@@ -23,7 +24,17 @@ func TestValidate(t *testing.T) {
 		spoil func(*Config)
 		want  string
 	}{
-		{"no device", func(c *Config) { c.Device = "" }, "no name for a network device"},
+		{"a range for all", func(c *Config) { c.Include = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")} }, "no network"},
+		{"too many networks", func(c *Config) { c.Exclude = slices.Repeat([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, 257) }, "at most 256"},
+		{"too many users", func(c *Config) { c.ExcludeUIDs = make([]uint32, 65) }, "users"},
+		{"lingers too long", func(c *Config) { c.Linger = 2 * time.Hour }, "stay refused"},
+		{"hold without a filter", func(c *Config) { c.Hold = true }, "kill switch"},
+		{"no inbound without a filter", func(c *Config) { c.RefuseInbound = true }, "kill switch"},
+		{"forwarding blocked without a filter", func(c *Config) { c.ForwardBlock = true }, "kill switch"},
+		{"cgroup without a filter", func(c *Config) { c.BypassCgroup = "/x" }, "kill switch"},
+		{"cgroup outside", func(c *Config) { c.Filter, c.BypassCgroup = FilterOn, "/a/../.." }, "no path of a cgroup"},
+		{"no such filter", func(c *Config) { c.Filter = 7 }, "filter 7"},
+		{"mask too small for the filter", func(c *Config) { c.Filter, c.Mark, c.Mask = FilterOn, 1, 1 }, "two or more"},
 		{"device is a path", func(c *Config) { c.Device = "../eth0" }, "no name for a network device"},
 		{"device is two dots", func(c *Config) { c.Device = ".." }, "no name for a network device"},
 		{"device is too long", func(c *Config) { c.Device = "abcdefghijklmnop" }, "no name for a network device"},

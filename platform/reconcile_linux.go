@@ -93,11 +93,19 @@ func (c *configurator) applyOne(ch change) error {
 	if err := c.env.step("before " + ch.String()); err != nil {
 		return err
 	}
-	c.log.Debug("change the machine", "do", ch.String())
+	c.tell(ch.String())
 	if err := ch.apply(c.env); err != nil {
 		return err
 	}
 	return c.env.step("after " + ch.String())
+}
+
+// tell lets the log and the trace know what is about to be made.
+func (c *configurator) tell(change string) {
+	c.log.Debug("change the machine", "do", change)
+	if c.trace != nil {
+		c.trace(change)
+	}
 }
 
 // errChangedBack says that something that was in force no longer is.
@@ -145,7 +153,7 @@ func (c *configurator) undoAll(list []change) (left []change, err error) {
 	for _, ch := range slices.Backward(list) {
 		uerr := c.env.step("before undoing " + ch.String())
 		if uerr == nil {
-			c.log.Debug("change the machine back", "undo", ch.String())
+			c.tell("undo: " + ch.String())
 			uerr = ch.undo(c.env)
 		}
 		if uerr == nil {

@@ -47,7 +47,7 @@ func TestResolverDegrades(t *testing.T) {
 			before := etc()
 			openTUN(t, "nws0")
 			dir := stateDir(t)
-			c, err := New(dir, testLog(t))
+			c, err := New(dir, Options{Log: testLog(t)})
 			must(t, err)
 			for range 2 {
 				must(t, c.Set(testConfig()))
@@ -92,7 +92,7 @@ func TestResolverOfAnotherNetwork(t *testing.T) {
 	enterNamespaces(t)
 	openTUN(t, "nws0")
 	dir := stateDir(t)
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	const roamed = "nameserver 203.0.113.53\n"
@@ -119,7 +119,7 @@ func TestResolverOfAnotherNetwork(t *testing.T) {
 	check("cleaned up", roamed, "203.0.113.53")
 
 	// A Set takes the file again, and then down puts back the new one.
-	c, err = New(dir, testLog(t))
+	c, err = New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	must(t, os.WriteFile("/etc/resolv.conf", []byte("nameserver 203.0.113.54\n"), 0o600))
@@ -146,7 +146,7 @@ func TestResolverEditedOrRemoved(t *testing.T) {
 			enterNamespaces(t)
 			before := snapshot(t)
 			tun := openTUN(t, "nws0")
-			c, err := New(stateDir(t), testLog(t))
+			c, err := New(stateDir(t), Options{Log: testLog(t)})
 			must(t, err)
 			must(t, c.Set(testConfig()))
 			tc.touch(t)
@@ -198,7 +198,7 @@ func TestExtendedAttributesComeBack(t *testing.T) {
 		t.Fatal("the snapshot does not see it")
 	}
 	tun := openTUN(t, "nws0")
-	c, err := New(stateDir(t), testLog(t))
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	must(t, c.Close())

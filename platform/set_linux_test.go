@@ -18,7 +18,7 @@ func TestSetAndDown(t *testing.T) {
 	tun := openTUN(t, "nws0")
 	withTUN := snapshot(t)
 	dir := stateDir(t)
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	checkUp(t)
@@ -252,9 +252,9 @@ func TestFailedSetKeepsWhatWasInForce(t *testing.T) {
 func TestSecondInstance(t *testing.T) {
 	enterNamespaces(t)
 	dir := stateDir(t)
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
-	_, err = New(dir, testLog(t))
+	_, err = New(dir, Options{Log: testLog(t)})
 	var locked *LockedError
 	if !errors.As(err, &locked) || locked.PID != os.Getpid() || locked.Dir != dir {
 		t.Fatalf("the second New says %v", err)
@@ -263,7 +263,7 @@ func TestSecondInstance(t *testing.T) {
 		t.Errorf("no remedy in %q", err)
 	}
 	must(t, c.Close())
-	c, err = New(dir, testLog(t))
+	c, err = New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	openTUN(t, "nws0")
 	must(t, c.Set(testConfig()))
@@ -273,7 +273,7 @@ func TestSecondInstance(t *testing.T) {
 	checkUp(t)
 
 	// Another state directory does not help.
-	other, err := New(stateDir(t), testLog(t))
+	other, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	openTUN(t, "nws1")
 	cfg := testConfig()
@@ -291,7 +291,7 @@ func TestMachineLacks(t *testing.T) {
 	dir := stateDir(t)
 	check := func(want ...string) {
 		t.Helper()
-		_, err := New(dir, testLog(t))
+		_, err := New(dir, Options{Log: testLog(t)})
 		for _, w := range want {
 			if err == nil || !strings.Contains(err.Error(), w) {
 				t.Errorf("error is %v, want %q in it", err, w)
@@ -322,7 +322,7 @@ func TestSetRefuses(t *testing.T) {
 	enterNamespaces(t)
 	openTUN(t, "nws0")
 	before := snapshot(t)
-	c, err := New(stateDir(t), testLog(t))
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	defer c.Close()
 	for _, tc := range []struct {

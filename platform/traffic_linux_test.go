@@ -152,7 +152,7 @@ func TestTrafficGoesIntoTheTunnelOrNowhere(t *testing.T) {
 
 	tun := openTUN(t, "nws0")
 	dir := stateDir(t)
-	c, err := New(dir, testLog(t))
+	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	inTunnel := func(label string) {
@@ -250,7 +250,7 @@ func TestFamilyWithoutAddressIsRefused(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)
 	tun := openTUN(t, "nws0")
-	c, err := New(stateDir(t), testLog(t))
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	defer c.Close()
 	cfg := testConfig()
@@ -277,7 +277,7 @@ func TestIPv6SwitchedOff(t *testing.T) {
 	must(t, writeSysctl("ipv6/conf/default/disable_ipv6", 1))
 	openTUN(t, "nws0")
 	before := snapshot(t)
-	c, err := New(stateDir(t), testLog(t))
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	if n := c.Notes(); len(n) != 1 || !strings.Contains(n[0], "IPv6 is switched off") {
@@ -318,7 +318,7 @@ func TestStrictReversePath(t *testing.T) {
 		return err
 	}
 	openTUN(t, "nws0")
-	c, err := New(stateDir(t), testLog(t))
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	defer c.Close()
 	for _, all := range []int{0, 1, 2} {

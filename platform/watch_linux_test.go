@@ -91,7 +91,7 @@ func TestWatchIgnoresOurOwnAndOthersInside(t *testing.T) {
 	calls, stop := startWatch(t)
 	// A tunnel up and down, and an interface that leads nowhere.
 	openTUN(t, "nws0")
-	c, err := New(stateDir(t), testLog(t))
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
 	must(t, c.Set(testConfig()))
 	must(t, c.Close())

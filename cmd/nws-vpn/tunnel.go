@@ -71,7 +71,7 @@ func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	if t.platform, err = platform.New(dirs.lasting(), log); err != nil {
+	if t.platform, err = platform.New(dirs.lasting(), platform.Options{Log: log}); err != nil {
 		return nil, err
 	}
 	t.defers(t.platform.Close)
