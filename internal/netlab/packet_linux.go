@@ -12,7 +12,22 @@ func parsePacket(frame []byte) Packet {
 	if len(frame) < etherHeader {
 		return Packet{Data: frame}
 	}
-	p := Packet{Ether: binary.BigEndian.Uint16(frame[12:]), Data: frame[etherHeader:]}
+	return parseNetwork(binary.BigEndian.Uint16(frame[12:]), frame[etherHeader:])
+}
+
+// parsePlain reads a packet without an Ethernet header.
+func parsePlain(packet []byte) Packet {
+	switch {
+	case len(packet) > 0 && packet[0]>>4 == 4:
+		return parseNetwork(0x0800, packet)
+	case len(packet) > 0 && packet[0]>>4 == 6:
+		return parseNetwork(0x86dd, packet)
+	}
+	return Packet{Data: packet}
+}
+
+func parseNetwork(ether uint16, data []byte) Packet {
+	p := Packet{Ether: ether, Data: data}
 	switch ip := p.Data; {
 	case p.Ether == 0x0800 && len(ip) >= 20:
 		p.Protocol = ip[9]

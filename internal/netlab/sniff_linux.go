@@ -3,12 +3,12 @@ package netlab
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,28 +57,37 @@ func (p Packet) Local() bool {
 
 // A Sniffer reads all frames of an interface, in both directions.
 type Sniffer struct {
-	file     *os.File
-	see      func(Packet)
-	ended    chan struct{}
-	deadline atomic.Bool
+	file  *os.File
+	plain bool // frames have no Ethernet header, as those of a TUN
+	see   func(Packet)
+	ended chan struct{}
+
+	mu      sync.Mutex
+	waiting []chan struct{} // of Sync: closed when the queue has been emptied
+	closing bool
 }
 
 // Sniff calls see, one packet at a time, for every frame that passes an
 // interface of the host, until the sniffer is closed.
 func (h *Host) Sniff(device string, see func(Packet)) (*Sniffer, error) {
 	s := &Sniffer{see: see, ended: make(chan struct{})}
-	if err := h.Do(func() (err error) { s.file, err = openPacketSocket(device); return err }); err != nil {
+	err := h.Do(func() error {
+		link, err := netlink.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		s.plain = link.Type() == "tuntap"
+		s.file, err = openPacketSocket(link.Attrs())
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("netlab: sniff %s of %s: %w", device, h.name, err)
 	}
 	go s.read()
 	return s, nil
 }
 
-func openPacketSocket(device string) (*os.File, error) {
-	iface, err := net.InterfaceByName(device)
-	if err != nil {
-		return nil, err
-	}
+func openPacketSocket(device *netlink.LinkAttrs) (*os.File, error) {
 	// Protocol 0 until it is bound: else frames of all interfaces come first.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -89,11 +98,11 @@ func openPacketSocket(device string) (*os.File, error) {
 		return nil, err
 	}
 	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: iface.Index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: device.Index}); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "packet socket on "+device), nil
+	return os.NewFile(uintptr(fd), "packet socket on "+device.Name), nil
 }
 
 func (s *Sniffer) read() {
@@ -103,23 +112,47 @@ func (s *Sniffer) read() {
 		return
 	}
 	buf := make([]byte, snapLength)
-	for err == nil {
-		err = raw.Read(func(fd uintptr) bool {
-			// An empty queue is the end once Close has asked for it.
-			return s.next(int(fd), buf) || s.deadline.Load()
+	for done := false; !done; {
+		for err == nil {
+			err = raw.Read(func(fd uintptr) bool { return s.next(int(fd), buf) })
+		}
+		// Woken by Sync or Close, who want the queue emptied.
+		s.mu.Lock()
+		waiting := s.waiting
+		s.waiting, done = nil, s.closing
+		err = s.file.SetReadDeadline(time.Time{})
+		s.mu.Unlock()
+		_ = raw.Control(func(fd uintptr) {
+			for s.next(int(fd), buf) {
+			}
 		})
-		if s.deadline.Load() {
-			break
+		for _, w := range waiting {
+			close(w)
 		}
+		done = done || err != nil
 	}
-	_ = raw.Control(func(fd uintptr) {
-		for s.next(int(fd), buf) {
-		}
-	})
+}
+
+// Sync returns when every frame that passed before the call has been seen, or
+// the sniffer is closed.
+func (s *Sniffer) Sync() {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.waiting = append(s.waiting, done)
+	_ = s.file.SetReadDeadline(time.Now())
+	s.mu.Unlock()
+	select {
+	case <-done:
+	case <-s.ended:
+	}
 }
 
 // next reads one frame, if there is one.
 func (s *Sniffer) next(fd int, buf []byte) bool {
+	parse := parsePacket
+	if s.plain {
+		parse = parsePlain
+	}
 	for {
 		n, _, _, from, err := unix.RecvmsgBuffers(fd, [][]byte{buf}, nil, unix.MSG_TRUNC)
 		if err == unix.EINTR {
@@ -129,7 +162,7 @@ func (s *Sniffer) next(fd int, buf []byte) bool {
 			return false
 		}
 		link, ok := from.(*unix.SockaddrLinklayer)
-		p := parsePacket(buf[:min(n, len(buf))])
+		p := parse(buf[:min(n, len(buf))])
 		p.Length = n
 		p.Outgoing = ok && link.Pkttype == unix.PACKET_OUTGOING
 		s.see(p)
@@ -140,8 +173,10 @@ func (s *Sniffer) next(fd int, buf []byte) bool {
 // Close ends the sniffing after every frame that has passed so far was seen. It
 // fails when the kernel had to drop some, for then nobody knows what they were.
 func (s *Sniffer) Close() error {
-	s.deadline.Store(true)
+	s.mu.Lock()
+	s.closing = true
 	_ = s.file.SetReadDeadline(time.Now())
+	s.mu.Unlock()
 	<-s.ended
 	defer s.file.Close()
 	raw, err := s.file.SyscallConn()

@@ -2,9 +2,13 @@ package netlab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Listen opens a listening socket in the host. The address is an IP literal
@@ -15,6 +19,30 @@ func (h *Host) Listen(network, address string) (l net.Listener, err error) {
 		return err
 	})
 	return l, err
+}
+
+// ListenForAll listens on a port, ":80", for connections to any address at all
+// (see AnswerForAll). network is tcp4 or tcp6.
+func (h *Host) ListenForAll(network, port string) (l net.Listener, err error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var set error
+		err := raw.Control(func(fd uintptr) {
+			if network == "tcp6" {
+				set = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+			} else {
+				set = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+			}
+		})
+		return errors.Join(err, set)
+	}}
+	err = h.Do(func() error {
+		l, err = config.Listen(context.Background(), network, port)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("netlab: listen in %s: %w", h.name, err)
+	}
+	return l, nil
 }
 
 // ListenPacket is Listen for datagrams.
