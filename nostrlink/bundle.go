@@ -39,6 +39,7 @@ type bundle struct {
 
 	mu       sync.Mutex
 	tracks   map[string]*track
+	directs  []*directTrack // without a relay
 	carrying bool
 	closed   bool
 	isHeard  bool
@@ -272,6 +273,11 @@ func (b *bundle) checkAbandoned() {
 			return
 		}
 	}
+	for _, d := range b.directs {
+		if d.carries() {
+			return
+		}
+	}
 	if !b.isAlone {
 		b.isAlone = true
 		close(b.abandoned)
@@ -313,7 +319,8 @@ func (b *bundle) mute() {
 	}
 }
 
-// RelayStatus is what a relay does for a link's session.
+// RelayStatus is what a relay does for a link's session, or a direct path, whose
+// URL is tls://host:port.
 type RelayStatus struct {
 	URL   string
 	State RelayState
@@ -328,6 +335,9 @@ func (b *bundle) status() []RelayStatus {
 	var all []RelayStatus
 	for url, t := range b.tracks {
 		all = append(all, t.status(url))
+	}
+	for _, d := range b.directs {
+		all = append(all, d.status())
 	}
 	slices.SortFunc(all, func(x, y RelayStatus) int { return strings.Compare(x.URL, y.URL) })
 	return all

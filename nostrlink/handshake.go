@@ -70,6 +70,7 @@ type wishes struct {
 	relays    []string // it can use, as relayURL writes them
 	spread    Spread   // of what the exit sends
 	duplicate bool     // small packets of the exit
+	direct    []string // addresses where we wait for a connection of the exit
 }
 
 // greeting is the entry's half of a handshake with one exit. It has no I/O and
@@ -116,6 +117,7 @@ func (g *greeting) event(now time.Time) (event []byte, id [32]byte, err error) {
 		Relays:       g.relays,
 		Spread:       spreadWord(g.spread),
 		Duplicate:    g.duplicate,
+		Direct:       g.direct,
 	}})
 	if err != nil {
 		return nil, id, err
@@ -299,8 +301,9 @@ func (d *doorman) expire(now time.Time) {
 }
 
 // welcome returns the answer to an admission, signed by the identity key.
-// relays are those where we listen for the session.
-func (d *doorman) welcome(a *admission, now time.Time, agent string, relays []string) (event []byte, id [32]byte, err error) {
+// relays are those where we listen for the session, offers the addresses where
+// we wait for a direct connection.
+func (d *doorman) welcome(a *admission, now time.Time, agent string, relays, offers []string) (event []byte, id [32]byte, err error) {
 	m := wire.Message{Type: wire.TypeWelcome, Welcome: &wire.Welcome{
 		Version:      wire.Version,
 		HelloNonce:   a.hello.Nonce,
@@ -313,6 +316,7 @@ func (d *doorman) welcome(a *admission, now time.Time, agent string, relays []st
 		MaxStreams:   localLimits.MaxStreams,
 		Agent:        agent,
 		Relays:       relays,
+		Direct:       offers,
 	}}
 	return d.seal(&m, a.author, a.helloKey, now)
 }

@@ -70,7 +70,7 @@ func (d *doorman) receive(ev *envelope.Event, now time.Time) (*admission, bool, 
 
 func welcomed(t *testing.T, d *doorman, a *admission, now time.Time) *envelope.Event {
 	t.Helper()
-	raw, _, err := d.welcome(a, now, "test exit", []string{"wss://relay.example"})
+	raw, _, err := d.welcome(a, now, "test exit", []string{"wss://relay.example"}, []string{"198.51.100.7:9333"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestAnswersThatAreNotOurs(t *testing.T) {
 	}
 	impostor := newDoorman(stranger, 10)
 	c := *a
-	forged, _, err := impostor.welcome(&c, noon, "", nil)
+	forged, _, err := impostor.welcome(&c, noon, "", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

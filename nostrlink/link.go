@@ -45,6 +45,7 @@ type LinkOptions struct {
 	// for an exit without a session, which has none to offer. Without it, such
 	// an exit carries no DNS.
 	Resolver string
+	Direct   Direct // paths to the exit that need no relay
 	// Reverse is offered to an exit without a session, which may connect to it
 	// instead of sending over relays (CONNECTR): in the clear. nil offers none.
 	Reverse *compat.ReverseListener

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
+	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -25,6 +26,7 @@ type ListenerOptions struct {
 	// SessionOnly turns away entries that speak NWS as written, which have no
 	// session.
 	SessionOnly bool
+	Direct      Direct // paths to entries that need no relay
 	// DialBack connects to entries without a session that ask for it (CONNECTR),
 	// which then pass their streams in the clear. It applies the operator's
 	// policy to the address. nil refuses them.
@@ -218,7 +220,7 @@ func (l *Listener) welcome(ctx context.Context, post *post, hello compat.Incomin
 	case errors.As(err, &no):
 		event, id, err = l.doorman.refused(no, time.Now())
 	case err == nil:
-		event, id, err = l.doorman.welcome(a, time.Now(), l.opts.Agent, v.relays)
+		event, id, err = l.doorman.welcome(a, time.Now(), l.opts.Agent, v.relays, l.opts.Direct.offer())
 	}
 	if err != nil {
 		return err
@@ -283,6 +285,7 @@ func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia
 	s := session.New(cfg)
 	v.bundle = newBundle(l.hub, a.local.Public(), l.opts.Log)
 	v.bundle.carry(s, a.secrets, a.hello.MaxPacket, v.relays)
+	v.bundle.goDirect(direct.Exit, l.opts.Direct, a.hello.Direct)
 	l.sessions.Add(1)
 	l.wg.Go(func() {
 		l.serveSession(ctx, s, v.bundle, handle)

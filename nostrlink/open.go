@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
@@ -56,7 +57,10 @@ func (l *Link) open(ctx context.Context) (*opened, error) {
 }
 
 func (l *Link) wishes() wishes {
-	w := wishes{agent: l.opts.Agent, spread: l.opts.Spread, duplicate: l.opts.Duplicate}
+	w := wishes{
+		agent: l.opts.Agent, spread: l.opts.Spread, duplicate: l.opts.Duplicate,
+		direct: l.opts.Direct.offer(),
+	}
 	for _, url := range l.relays {
 		if len(url) <= wire.MaxRelayURL && len(w.relays) < wire.MaxRelays {
 			w.relays = append(w.relays, url)
@@ -81,6 +85,7 @@ func (l *Link) take(b *bundle, a *answered) *opened {
 		}
 	}
 	b.carry(s, a.secrets, a.welcome.MaxPacket, relays)
+	b.goDirect(direct.Entry, l.opts.Direct, a.welcome.Direct)
 	return &opened{session: s, bundle: b, relay: a.relay, agent: oneLine(a.welcome.Agent)}
 }
 

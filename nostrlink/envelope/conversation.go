@@ -52,6 +52,20 @@ func Combine(a, b ConversationKey, transcript []byte) ConversationKey {
 	return conversationKey((*[32]byte)(key))
 }
 
+// Derive makes a secret for another purpose of the key, which it tells nothing
+// of. It is the zero value if the key is.
+func (ck ConversationKey) Derive(purpose string) (secret [32]byte) {
+	k := ck.bytes()
+	if k == nil {
+		return secret
+	}
+	derived, err := hkdf.Key(sha256.New, k[:], []byte("nws derived key"), purpose, len(secret))
+	if err != nil {
+		return [32]byte{}
+	}
+	return [32]byte(derived)
+}
+
 func conversationKey(k *[32]byte) ConversationKey { return ConversationKey{&k} }
 
 // bytes returns the key, nil if ck holds none or it has been wiped.

@@ -27,6 +27,7 @@ type core struct {
 	heardOn *pathState // where the newest packet came from that asks for an answer
 
 	level     standing   // the best of all paths
+	alone     bool       // preferred paths carry; the others stand by
 	primary   *pathState // with Primary
 	electedAt time.Duration
 	usedAt    time.Duration // when something other than a PING was last sent

@@ -39,7 +39,8 @@
 // doubtful path, what is overdue goes by another one, and a silent path gets
 // nothing but probes, for ever, at least every two seconds while no path is
 // alive. It must prove itself for longer each time before it is preferred
-// again. Paths that stand by get a PING now and then. A first hop that refuses
+// again. Paths that stand by get a PING now and then. A preferred path, one that
+// needs no relay, carries alone while it is sound. A first hop that refuses
 // packets for their rate makes its path limited, which is no loss: they go again
 // at once, and another path shares the load.
 //

@@ -33,7 +33,14 @@ type Path struct {
 // Attach gives the session a carrier and starts the goroutine that feeds it.
 // The session owns the carrier from now on and closes it when the path is
 // detached, when Send fails and when the session ends.
-func (s *Session) Attach(c Carrier) *Path {
+func (s *Session) Attach(c Carrier) *Path { return s.attach(c, false) }
+
+// AttachPreferred is Attach for a carrier that burdens nobody else, such as a
+// connection to the peer: while it is sound the others only stand by,
+// whatever Config.Spread says, and nothing is sent twice.
+func (s *Session) AttachPreferred(c Carrier) *Path { return s.attach(c, true) }
+
+func (s *Session) attach(c Carrier, preferred bool) *Path {
 	p := &Path{s: s, carrier: c, done: make(chan struct{})}
 	p.wake.L = &s.mu
 	s.mu.Lock()
@@ -46,6 +53,7 @@ func (s *Session) Attach(c Carrier) *Path {
 	}
 	now := s.now()
 	p.state = s.core.attach(now, c.MaxPacket())
+	p.state.preferred = preferred
 	p.buf = make([]byte, 0, p.state.maxPacket)
 	s.paths = append(s.paths, p)
 	s.wg.Go(p.run)

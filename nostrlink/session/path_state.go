@@ -13,6 +13,7 @@ const (
 // pathState is what the core knows of one carrier.
 type pathState struct {
 	maxPacket int
+	preferred bool // see Session.AttachPreferred
 	gone      bool // detached
 	said      bool // the session's last packet was handed out
 

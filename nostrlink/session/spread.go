@@ -31,11 +31,12 @@ func (c *core) choose(now time.Duration) {
 		c.primary = nil
 		return
 	}
+	c.alone = c.prefers(now)
 	best := c.cheapest(nil)
 	if c.cfg.Spread == Stripe {
 		reach := reachBy*best.cost() + reachPast
 		for _, p := range c.paths {
-			p.carries = p.standing == c.level && p.cost() <= reach
+			p.carries = p.standing == c.level && p.cost() <= reach && !c.yields(p)
 		}
 		return
 	}
@@ -47,12 +48,26 @@ func (c *core) choose(now time.Duration) {
 	}
 }
 
+// prefers reports whether there is a preferred path that can be relied on. Then
+// the others only stand by.
+func (c *core) prefers(now time.Duration) bool {
+	for _, p := range c.paths {
+		if p.preferred && p.hasRTT && p.proven(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// yields reports whether p stands by for a preferred path.
+func (c *core) yields(p *pathState) bool { return c.alone && !p.preferred }
+
 // elect makes best the primary path if there is none, if that has failed, or if
 // it is worth the change.
 func (c *core) elect(now time.Duration, best *pathState) {
 	old := c.primary
 	switch {
-	case old == nil, old.gone, old.standing != c.level:
+	case old == nil, old.gone, old.standing != c.level, c.yields(old):
 		c.primary, c.electedAt = best, now
 		return
 	case now-c.electedAt < dwell:
@@ -61,7 +76,7 @@ func (c *core) elect(now time.Duration, best *pathState) {
 	same := old.cost() + max(sameBy, old.cost()/8)
 	less := time.Duration(betterBy*float64(old.cost())) - sameBy
 	for _, p := range c.paths {
-		if p != old && p.proven(now) && (p.cost() < less || p.cost() <= same && c.earlier(p, old)) {
+		if p != old && !c.yields(p) && p.proven(now) && (p.cost() < less || p.cost() <= same && c.earlier(p, old)) {
 			old.distrust(now)
 			c.primary, c.electedAt = p, now
 			return
@@ -79,11 +94,11 @@ func (c *core) earlier(p, q *pathState) bool {
 	return false
 }
 
-// cheapest is the path of the best standing that costs least, other than not;
-// nil when there is none.
+// cheapest is the path of the best standing that costs least, other than not and
+// those that stand by for a preferred one; nil when there is none.
 func (c *core) cheapest(not *pathState) (best *pathState) {
 	for _, p := range c.paths {
-		if p == not || p.standing != c.level {
+		if p == not || p.standing != c.level || c.yields(p) {
 			continue
 		}
 		if best == nil || p.cost() < best.cost() {

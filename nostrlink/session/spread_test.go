@@ -129,6 +129,30 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestPreferred holds that a preferred path carries alone, however well others
+// do, that they take over when it fails, and that it comes back.
+func TestPreferred(t *testing.T) {
+	for _, spread := range []Spread{Primary, Stripe} {
+		trouble := cut{10 * second, 30 * second}
+		own := relayLink(func(l *link) { l.rate, l.delay = 2e6, 40*time.Millisecond })
+		x := newTraffic(t, Config{Spread: spread, Duplicate: true},
+			relayLink(func(l *link) { l.rate, l.delay = 2e6, 5*time.Millisecond }),
+			within(own, func(l *link) { l.cuts = []cut{trouble} }))
+		for _, e := range x.ends {
+			e.paths[1].preferred = true
+		}
+		x.until(trouble.from)
+		x.expectActive(1)
+		x.until(trouble.to)
+		x.expectActive(0)
+		if x.stall > 3*second || x.silence > 3*second {
+			t.Errorf("nothing for %v, no echo for %v", x.stall, x.silence)
+		}
+		x.until(trouble.to + 40*second)
+		x.expectActive(1)
+	}
+}
+
 // TestOneWayFailover holds that it does when only one direction fails.
 func TestOneWayFailover(t *testing.T) {
 	for end := range 2 {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -31,9 +33,10 @@ const (
 	MaxAgent    = 128       // Hello.Agent, Welcome.Agent
 	MaxRelays   = 8         // entries of Hello.Relays, Welcome.Relays
 	MaxRelayURL = 256       // one of them
+	MaxDirect   = 4         // entries of Hello.Direct, Welcome.Direct
 	maxSpread   = 16        // Hello.Spread
 	MaxKey      = 64        // Message.Key: a UUID has 36
-	maxAddress  = MaxDest   // Message.Destination, Message.EntryPublicAddress
+	maxAddress  = MaxDest   // Message.Destination, Message.EntryPublicAddress, an entry of Direct
 	maxWindow   = maxVarint // every credit
 )
 
@@ -100,6 +103,7 @@ type Hello struct {
 	Relays       []string  `json:"relays,omitempty"`    // URLs that the dialer can use besides
 	Spread       string    `json:"spread,omitempty"`    // SpreadPrimary or SpreadStripe
 	Duplicate    bool      `json:"duplicate,omitempty"` // small packets over two relays at once, please
+	Direct       []string  `json:"direct,omitempty"`    // host:port where the dialer waits for a connection of the listener
 }
 
 // Welcome grants the session a Hello asked for.
@@ -116,6 +120,7 @@ type Welcome struct {
 	Policy       string    `json:"policy,omitempty"` // what may be dialed, for people
 	Agent        string    `json:"agent,omitempty"`
 	Relays       []string  `json:"relays,omitempty"` // URLs where the listener now listens for this session
+	Direct       []string  `json:"direct,omitempty"` // host:port where it waits for a connection of the dialer
 }
 
 // Refused denies the session a Hello asked for.
@@ -172,11 +177,17 @@ func (m *Message) tidy() {
 	if len(m.Data) == 0 {
 		m.Data = nil
 	}
-	if m.Hello != nil && len(m.Hello.Relays) == 0 {
-		m.Hello.Relays = nil
+	var lists []*[]string
+	if m.Hello != nil {
+		lists = append(lists, &m.Hello.Relays, &m.Hello.Direct)
 	}
-	if m.Welcome != nil && len(m.Welcome.Relays) == 0 {
-		m.Welcome.Relays = nil
+	if m.Welcome != nil {
+		lists = append(lists, &m.Welcome.Relays, &m.Welcome.Direct)
+	}
+	for _, list := range lists {
+		if len(*list) == 0 {
+			*list = nil
+		}
 	}
 }
 
@@ -222,6 +233,9 @@ func (h *Hello) check() error {
 	if err := checkRelays(TypeHello, h.Relays); err != nil {
 		return err
 	}
+	if err := checkDirect(TypeHello, h.Direct); err != nil {
+		return err
+	}
 	return checkLimits(TypeHello, h.MaxPacket, h.Window, h.StreamWindow)
 }
 
@@ -235,6 +249,9 @@ func (w *Welcome) check() error {
 		return errors.New("wire: WELCOME with too long an agent")
 	}
 	if err := checkRelays(TypeWelcome, w.Relays); err != nil {
+		return err
+	}
+	if err := checkDirect(TypeWelcome, w.Direct); err != nil {
 		return err
 	}
 	return checkLimits(TypeWelcome, w.MaxPacket, w.Window, w.StreamWindow)
@@ -256,6 +273,23 @@ func checkRelays(what string, urls []string) error {
 	for _, u := range urls {
 		if u == "" || len(u) > MaxRelayURL || !utf8.ValidString(u) || strings.ContainsFunc(u, notInURL) {
 			return fmt.Errorf("wire: %s with the relay %.40q, which is no URL of 1 to %d bytes", what, u, MaxRelayURL)
+		}
+	}
+	return nil
+}
+
+// checkDirect holds the form only; whether to connect to an address that a peer
+// sent is for its reader to decide.
+func checkDirect(what string, addresses []string) error {
+	if len(addresses) > MaxDirect {
+		return fmt.Errorf("wire: %s with %d addresses, at most %d are allowed", what, len(addresses), MaxDirect)
+	}
+	for _, a := range addresses {
+		host, port, err := net.SplitHostPort(a)
+		n, nan := strconv.ParseUint(port, 10, 16)
+		if err != nil || nan != nil || n == 0 || host == "" || len(a) > maxAddress ||
+			!utf8.ValidString(a) || strings.ContainsFunc(a, notInURL) {
+			return fmt.Errorf("wire: %s with the address %.40q, which is not host:port", what, a)
 		}
 	}
 	return nil

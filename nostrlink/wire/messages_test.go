@@ -126,6 +126,14 @@ func TestMessageRefused(t *testing.T) {
 		{"empty relay", hello(func(h *Hello) { h.Relays = []string{"wss://a", ""} })},
 		{"relay of two lines", hello(func(h *Hello) { h.Relays = []string{"wss://a\nb"} })},
 		{"relay with a space", hello(func(h *Hello) { h.Relays = []string{"wss://a b"} })},
+		{"many addresses", hello(func(h *Hello) { h.Direct = slices.Repeat([]string{"a:1"}, MaxDirect+1) })},
+		{"address without a port", hello(func(h *Hello) { h.Direct = []string{"203.0.113.7"} })},
+		{"address with port 0", hello(func(h *Hello) { h.Direct = []string{"203.0.113.7:0"} })},
+		{"address with a named port", hello(func(h *Hello) { h.Direct = []string{"203.0.113.7:http"} })},
+		{"address without a host", hello(func(h *Hello) { h.Direct = []string{":80"} })},
+		{"address with a space", hello(func(h *Hello) { h.Direct = []string{"a b:80"} })},
+		{"long address", hello(func(h *Hello) { h.Direct = []string{long[:600] + ":80"} })},
+		{"address without a port", welcome(func(w *Welcome) { w.Direct = []string{"203.0.113.7"} })},
 		{"long spread", hello(func(h *Hello) { h.Spread = long })},
 		{"many relays", welcome(func(w *Welcome) { w.Relays = slices.Repeat([]string{"wss://a"}, MaxRelays+1) })},
 		{"empty relay", welcome(func(w *Welcome) { w.Relays = []string{""} })},
@@ -162,6 +170,7 @@ func TestHelloAtItsBounds(t *testing.T) {
 	h := *messages[5].m.Hello
 	h.Relays = slices.Repeat([]string{"wss://" + strings.Repeat("x", MaxRelayURL-6)}, MaxRelays)
 	h.Spread = "another way"
+	h.Direct = slices.Repeat([]string{strings.Repeat("x", 400) + ":65535"}, MaxDirect)
 	b, err := AppendMessage(nil, &Message{Type: TypeHello, Hello: &h})
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +197,7 @@ func FuzzMessage(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte(`{"type":"HELLO","hello":{"versions":[1],"max_packet":1024,"relays":[],"spread":"","duplicate":false}}`))
+	f.Add([]byte(`{"type":"HELLO","hello":{"versions":[1],"max_packet":1024,"direct":["[2001:db8::1]:443","a.example:9"]}}`))
 	f.Add([]byte(`{"type":"WELCOME","welcome":{"version":1,"max_packet":1024,"max_streams":1,"relays":["ws://a",""]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := ParseMessage(b)

@@ -1,0 +1,231 @@
+package nostrlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
+	"github.com/nws-vpn/nws-vpn/nostrlink/session"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// Direct is how an end makes paths that need no relay; the zero value makes
+// none. Sessions use them as they use relays, and before those.
+type Direct struct {
+	Listener *direct.Listener // is offered to the peer, which may connect to it
+	Dialer   *direct.Dialer   // connects to what the peer offers
+}
+
+// offer is what to say of the listener in a handshake.
+func (d Direct) offer() []string {
+	if d.Listener == nil {
+		return nil
+	}
+	offers := d.Listener.Addresses()
+	return offers[:min(len(offers), wire.MaxDirect)]
+}
+
+const (
+	// minRedial and maxRedial bound the pause before a direct path is tried
+	// again; it doubles each time, unless the path lasted for wellAfter.
+	minRedial = time.Second
+	maxRedial = 5 * time.Minute
+	wellAfter = time.Minute
+	// maxRedials is how often it is tried in a row before it is given up for
+	// the session: in a little more than half an hour.
+	maxRedials = 14
+	// silentDirect is how long a direct path may stay silent before its
+	// connection is given up for another one.
+	silentDirect = 10 * time.Second
+	directCheck  = time.Second
+)
+
+// directTrack is a session's way to the peer by one address of either end.
+type directTrack struct {
+	bundle  *bundle
+	address string
+	secret  direct.Secret
+	end     direct.End
+
+	mu    sync.Mutex
+	state RelayState
+	err   error
+	path  *session.Path // while the session has it
+}
+
+// goDirect makes paths without a relay, as opts allow: to the addresses that
+// the peer offers, and from the peer to those that we do. The bundle carries.
+func (b *bundle) goDirect(end direct.End, opts Direct, offers []string) {
+	secret := direct.Secret(b.secrets.key.Derive("direct path"))
+	add := func(address string, problem error, run func(d *directTrack)) {
+		d := &directTrack{bundle: b, address: address, secret: secret, end: end, err: problem}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !b.closed {
+			b.directs = append(b.directs, d)
+			b.wg.Go(func() { run(d) })
+		}
+	}
+	if opts.Dialer != nil {
+		for _, address := range offers {
+			add(address, nil, func(d *directTrack) { d.dial(opts.Dialer) })
+		}
+	}
+	if opts.Listener != nil {
+		// One connection is enough for all of them.
+		add(opts.offer()[0], errNotCalled, func(d *directTrack) { d.listen(opts.Listener) })
+	}
+}
+
+var errNotCalled = errors.New("the other end has not connected to it: is the port open, and does that end allow it?")
+
+// listen takes the connections of the peer until the bundle is closed. The
+// newest one counts: the peer makes another one when it has lost the last.
+func (d *directTrack) listen(l *direct.Listener) {
+	ctx := d.bundle.ctx
+	conns := make(chan *direct.Conn, 1)
+	stop, err := l.Expect(d.secret, d.end, func(c *direct.Conn) {
+		select {
+		case old := <-conns:
+			old.Close()
+		default:
+		}
+		conns <- c // only this function fills it, one call at a time
+	})
+	if err != nil {
+		d.note(RelayRetired, err)
+		return
+	}
+	defer func() {
+		stop()
+		select {
+		case c := <-conns:
+			c.Close()
+		default:
+		}
+	}()
+	var next *direct.Conn
+	for {
+		if next == nil {
+			select {
+			case next = <-conns:
+			case <-d.bundle.session.Done():
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+		next, err = d.carry(ctx, next, conns)
+		d.note(RelayConnecting, err)
+	}
+}
+
+// dial keeps a connection to the peer until the bundle is closed, or it is of
+// no use to try. It begins when the peer has been heard in the session: whoever
+// only greets makes nobody dial.
+func (d *directTrack) dial(dialer *direct.Dialer) {
+	ctx := d.bundle.ctx
+	select {
+	case <-d.bundle.heard:
+	case <-ctx.Done():
+		return
+	}
+	pause := minRedial
+	for tries := 0; tries < maxRedials; tries++ {
+		conn, err := dialer.Dial(ctx, d.address, d.secret, d.end)
+		if err == nil {
+			begun := time.Now()
+			_, err = d.carry(ctx, conn, nil)
+			if time.Since(begun) >= wellAfter {
+				tries, pause = 0, minRedial
+			}
+		}
+		if ctx.Err() != nil || d.bundle.session.Err() != nil {
+			return
+		}
+		d.note(RelayConnecting, err)
+		d.bundle.log.Debug("no direct path", "address", d.address, "err", err, "retry", pause)
+		sleepUntil(ctx, d.bundle.session.Done(), pause+time.Duration(rand.Int64N(int64(pause/4))))
+		pause = min(2*pause, maxRedial)
+	}
+	if ctx.Err() == nil {
+		d.note(RelayRetired, fmt.Errorf("no direct path to %s after %d attempts", d.address, maxRedials))
+	}
+}
+
+// carry lends the session the connection until it is lost, another one comes by
+// next, or ctx ends. It returns that other one, or why there is none.
+func (d *directTrack) carry(ctx context.Context, conn *direct.Conn, next <-chan *direct.Conn) (*direct.Conn, error) {
+	b := d.bundle
+	path := b.session.AttachPreferred(conn)
+	d.mu.Lock()
+	d.state, d.err, d.path = RelayCarrying, nil, path
+	d.mu.Unlock()
+	b.log.Info("direct path is up", "address", d.address)
+	lost := make(chan error, 1)
+	b.wg.Go(func() {
+		lost <- conn.Receive(func(packet []byte) {
+			path.Receive(packet)
+			b.hear()
+		})
+	})
+	another, err := d.watch(ctx, path, lost, next)
+	path.Detach() // closes conn, so that Receive returns
+	d.mu.Lock()
+	d.path = nil
+	d.mu.Unlock()
+	if ctx.Err() == nil {
+		b.log.Info("direct path is down", "address", d.address, "err", err)
+	}
+	return another, err
+}
+
+// watch returns when a direct path is to be left, and why, or for which
+// connection.
+func (d *directTrack) watch(ctx context.Context, path *session.Path, lost <-chan error, next <-chan *direct.Conn) (*direct.Conn, error) {
+	check := time.NewTicker(directCheck)
+	defer check.Stop()
+	for {
+		select {
+		case err := <-lost:
+			return nil, fmt.Errorf("the connection was lost: %w", err)
+		case another := <-next:
+			return another, errNotCalled
+		case <-path.Done(): // sending has failed, or the session ended
+			return nil, errors.New("the connection was lost")
+		case <-check.C:
+			if s := path.Stats(); s.Silent && s.SinceAck >= silentDirect {
+				return nil, errors.New("the connection has fallen silent")
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (d *directTrack) note(s RelayState, err error) {
+	d.mu.Lock()
+	d.state, d.err = s, err
+	d.mu.Unlock()
+	d.bundle.checkAbandoned()
+}
+
+func (d *directTrack) carries() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state == RelayCarrying
+}
+
+func (d *directTrack) status() RelayStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := RelayStatus{URL: "tls://" + d.address, State: d.state, Err: d.err}
+	if d.path != nil {
+		s.Path = d.path.Stats()
+	}
+	return s
+}
