@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,10 +24,20 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "nws-vpn:", err)
 	stop()
+	var status exitStatus
+	if errors.As(err, &status) {
+		os.Exit(int(status))
+	}
+	fmt.Fprintln(os.Stderr, "nws-vpn:", err)
 	os.Exit(1)
 }
+
+// exitStatus is an error that ends the program with that status, when all there
+// is to say has been said.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{
@@ -45,6 +56,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 		upCommand(), downCommand(), statusCommand(),
 		exitCommand(), relayCommand(), keygenCommand(), certCommand(), trustCommand(), nameCommand(),
 		exitsCommand(), demoCommand(), probeCommand(), versionCommand(),
+		doctorCommand(),
 	)
 	return cmd
 }

@@ -68,6 +68,7 @@ func (r *Relay) Up() bool {
 
 // The hops of an exit, in their order.
 const (
+	HopChoice    = "choice"
 	HopHandshake = "handshake"
 	HopResolver  = "names"
 	HopConnect   = "connecting out"
@@ -239,7 +240,7 @@ func judgeRelay(r *Relay, stopped error) []Line {
 func judgeExit(f *Found) []Line {
 	place := "exit " + cmp.Or(f.Exit.Name, "(none chosen)")
 	var lines []Line
-	for _, hop := range []string{HopHandshake, HopResolver, HopConnect} {
+	for _, hop := range []string{HopChoice, HopHandshake, HopResolver, HopConnect} {
 		l := Line{Place: place, Hop: hop, Verdict: NotTried}
 		switch s := f.Exit.step(hop); {
 		case s == nil:

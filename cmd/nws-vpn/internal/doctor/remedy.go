@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -78,7 +79,12 @@ func tlsRemedy(err error) string {
 // exitRemedy says what helps when a hop at the exit fails.
 func exitRemedy(hop string, err error, f *Found) string {
 	switch hop {
+	case HopChoice:
+		return "" // the error says it
 	case HopHandshake:
+		if !slices.ContainsFunc(f.Relays, func(r Relay) bool { return r.Up() }) {
+			return "mend the way to a relay first"
+		}
 		if complainsOfClock(err.Error()) {
 			return "set this machine's clock"
 		}
