@@ -19,34 +19,33 @@ const (
 )
 
 // dial reaches d under the policy. Its errors are *Refusals.
-func (s *Server) dial(ctx context.Context, network string, d destination) (net.Conn, error) {
+func (s *Server) dial(ctx context.Context, q wish, d destination) (net.Conn, error) {
 	if d.exit != nil {
-		return s.dialService(ctx, network, d)
+		return s.dialService(ctx, q.network, d)
 	}
-	if network != "ping" { // which has no port
-		if err := s.gate.checkPort(d.port); err != nil {
-			return nil, err
-		}
-	}
+	g := s.gate.Load() // one policy for the whole of this dial
 	addrs := []netip.Addr{d.addr}
 	if d.host != "" {
+		if err := g.checkRules(&q); err != nil {
+			return nil, err // without asking for its address
+		}
 		var err error
 		if addrs, err = s.resolver.lookup(ctx, d.host); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.gate.checkAll(addrs); err != nil {
+	if err := g.checkAll(q, addrs); err != nil {
 		return nil, err
 	}
-	if network == "ping" {
-		conn, err := s.openPing(addrs)
+	if q.network == "ping" {
+		conn, err := s.openPing(g, q, addrs)
 		if err != nil {
 			return nil, refuseDial(d.what(), err)
 		}
 		return conn, nil
 	}
 	conn, err := race(ctx, interleave(addrs), attemptDelay, func(ctx context.Context, a netip.Addr) (net.Conn, error) {
-		return s.dialAddr(ctx, network, netip.AddrPortFrom(a, d.port))
+		return dialAddr(ctx, g, q, netip.AddrPortFrom(a, d.port))
 	})
 	if err != nil {
 		return nil, refuseDial(d.what(), err)
@@ -56,15 +55,15 @@ func (s *Server) dial(ctx context.Context, network string, d destination) (net.C
 
 // dialAddr connects to one address, which the policy judges once more at the
 // last moment: in the form and at the place where the kernel gets it.
-func (s *Server) dialAddr(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+func dialAddr(ctx context.Context, g *gate, q wish, to netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return err
 		}
-		return s.gate.checkAddr(ap.Addr())
+		return g.check(q, ap.Addr())
 	}}
-	return d.DialContext(ctx, network, to.String())
+	return d.DialContext(ctx, q.network, to.String())
 }
 
 // interleave orders addresses for race: alternately of either family,

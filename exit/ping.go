@@ -36,7 +36,7 @@ func (s *Server) servePing(ctx context.Context, req Request) {
 	}
 	var out net.Conn
 	if err == nil && d.exit == nil {
-		out, err = s.reach(ctx, req.Network(), d)
+		out, err = s.reach(ctx, wishOf(req, d), d)
 	}
 	if err != nil {
 		s.rejectAt(ctx, req, err)
@@ -54,10 +54,10 @@ func (s *Server) servePing(ctx context.Context, req Request) {
 
 // openPing opens a socket for echoes to one of addrs, which the policy judges
 // once more.
-func (s *Server) openPing(addrs []netip.Addr) (net.Conn, error) {
+func (s *Server) openPing(g *gate, q wish, addrs []netip.Addr) (net.Conn, error) {
 	var failed error
 	for _, a := range interleave(addrs) {
-		if err := s.gate.checkAddr(a); err != nil {
+		if err := g.check(q, a); err != nil {
 			return nil, err
 		}
 		conn, err := s.pingSocket(a)

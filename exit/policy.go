@@ -6,107 +6,72 @@ import (
 	"slices"
 )
 
-// Policy says which addresses strangers may reach through the exit. The zero
-// Policy is the strict one: public addresses only, and no mail.
+// Policy says what clients may reach through the exit, beyond its own services.
+// The zero Policy is a sane one: public addresses only, and what DefaultPreset
+// admits of them.
 type Policy struct {
-	// AllowPrivate opens prefixes that are refused by default: private and
+	// AllowPrivate opens prefixes that are refused before any rule: private and
 	// other special ranges, and the exit's own addresses and networks.
 	// Unspecified, broadcast and multicast addresses stay refused.
 	AllowPrivate []netip.Prefix
-	// ClosedPorts are the ports that nobody may dial. nil stands for
-	// DefaultClosedPorts, an empty slice for none. Services of the exit's own
-	// name are not affected.
-	ClosedPorts []uint16
+	// Rules are asked in order, and the first that matches decides. They do not
+	// open what AllowPrivate does not.
+	Rules []Rule
+	// Preset is one of Presets and decides what no rule does; "" stands for
+	// DefaultPreset.
+	Preset string
 }
 
-// DefaultClosedPorts returns the ports closed unless the operator opens them:
-// 25, since an open one makes the exit a source of spam within hours.
-func DefaultClosedPorts() []uint16 { return []uint16{25} }
-
-// special is a range that strangers do not reach.
-type special struct {
-	netip.Prefix
-	what  string
-	never bool // no opt-in
+// ruleList returns all rules of p, the last of which matches everything.
+func (p Policy) ruleList() ([]Rule, error) {
+	preset, err := presetRules(p.Preset)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Rules) > MaxRules {
+		return nil, fmt.Errorf("%d rules: at most %d are taken", len(p.Rules), MaxRules)
+	}
+	return append(slices.Clip(p.Rules), preset...), nil
 }
 
-func ranges(never bool, pairs ...string) []special {
-	var s []special
-	for i := 0; i < len(pairs); i += 2 {
-		s = append(s, special{netip.MustParsePrefix(pairs[i]), pairs[i+1], never})
+// TCPPorts returns the ports that p admits for every client and every public
+// address, for an announcement. Rules about a client, a prefix or a domain are
+// left out. It is nil for a policy that makes no sense.
+func (p Policy) TCPPorts() []PortRange {
+	rules, err := p.ruleList()
+	if err != nil {
+		return nil
 	}
-	return s
-}
-
-// neverRanges are of no use to a dialler; the kernel takes the unspecified
-// addresses for the machine itself. specialRanges follow IANA's registries of
-// special-purpose addresses (RFC 6890), plus the one metadata service that
-// sits on a public address. Whatever IPv6 address lies outside 2000::/3 needs
-// no entry: none of that is global unicast. Both are never written to.
-var (
-	neverRanges = ranges(true,
-		"0.0.0.0/8", "an address of this host",
-		"255.255.255.255/32", "the broadcast address",
-		"224.0.0.0/4", "a multicast address",
-		"::/128", "the unspecified address",
-		"ff00::/8", "a multicast address",
-	)
-	specialRanges = ranges(false,
-		"10.0.0.0/8", "a private address",
-		"100.64.0.0/10", "a carrier's internal address",
-		"127.0.0.0/8", "a loopback address",
-		"168.63.129.16/32", "a metadata service",
-		"169.254.0.0/16", "a link-local address",
-		"172.16.0.0/12", "a private address",
-		"192.0.0.0/24", "a protocol assignment",
-		"192.0.2.0/24", "a documentation address",
-		"192.88.99.0/24", "a 6to4 relay",
-		"192.168.0.0/16", "a private address",
-		"198.18.0.0/15", "a benchmarking address",
-		"198.51.100.0/24", "a documentation address",
-		"203.0.113.0/24", "a documentation address",
-		"240.0.0.0/4", "a reserved address",
-		"::1/128", "a loopback address",
-		"64:ff9b:1::/48", "a local translation address",
-		"fc00::/7", "a private address",
-		"fe80::/10", "a link-local address",
-		"2001::/23", "a protocol assignment",
-		"2001:db8::/32", "a documentation address",
-		"3fff::/20", "a documentation address",
-	)
-	globalUnicast = netip.MustParsePrefix("2000::/3")
-	nat64         = netip.MustParsePrefix("64:ff9b::/96")
-	sixToFour     = netip.MustParsePrefix("2002::/16")
-)
-
-// hiddenIn returns the IPv4 address that a translator or tunnel on the way
-// would take out of a: NAT64 (RFC 6052), 6to4 (RFC 3056), ISATAP (RFC 5214).
-// The other embeddings lie in ranges that are refused as a whole.
-func hiddenIn(a netip.Addr) (hidden netip.Addr, ok bool) {
-	if !a.Is6() {
-		return hidden, false
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool {
+		return r.Client != nil || r.Prefix.IsValid() || r.Domain != ""
+	})
+	var open []PortRange
+	for port := 1; port <= 65535; port++ {
+		r, _ := decide(rules, &wish{network: "tcp", port: uint16(port)})
+		switch n := len(open); {
+		case !r.Allow:
+		case n > 0 && int(open[n-1].Last) == port-1:
+			open[n-1].Last = uint16(port)
+		default:
+			open = append(open, PortRange{uint16(port), uint16(port)})
+		}
 	}
-	b := a.As16()
-	switch {
-	case nat64.Contains(a), b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe:
-		return netip.AddrFrom4([4]byte(b[12:16])), true
-	case sixToFour.Contains(a):
-		return netip.AddrFrom4([4]byte(b[2:6])), true
-	}
-	return hidden, false
+	return open
 }
 
 // gate applies a Policy. It is safe for concurrent use.
 type gate struct {
 	allowed []netip.Prefix
-	closed  []uint16
+	rules   []Rule // the operator's, then the preset's
+	own     int    // how many of them are the operator's
 	local   *localNets
 }
 
 func newGate(p Policy, local *localNets) (*gate, error) {
-	g := &gate{closed: p.ClosedPorts, local: local}
-	if g.closed == nil {
-		g.closed = DefaultClosedPorts()
+	g := &gate{local: local, own: len(p.Rules)}
+	var err error
+	if g.rules, err = p.ruleList(); err != nil {
+		return nil, fmt.Errorf("exit: policy: %w", err)
 	}
 	for _, prefix := range p.AllowPrivate {
 		if !prefix.IsValid() {
@@ -123,12 +88,27 @@ func newGate(p Policy, local *localNets) (*gate, error) {
 	return g, nil
 }
 
-// checkPort refuses closed ports.
-func (g *gate) checkPort(port uint16) error {
-	if slices.Contains(g.closed, port) {
-		return refuse(ReasonPort, "port %d is closed at this exit", port)
+// checkRules refuses what the rules deny. While the address of a name is not
+// known, what depends on it passes, to be asked again.
+func (g *gate) checkRules(q *wish) error {
+	rule, m := decide(g.rules, q)
+	switch {
+	case m == undecided, m == matches && rule.Allow:
+		return nil
+	case m == matches && rule.Client == nil && !rule.Prefix.IsValid() && rule.Domain == "" && rule.Ports != nil:
+		return refuse(ReasonPolicy, "port %d is closed at this exit", q.port)
 	}
-	return nil
+	return refuse(ReasonPolicy, "the policy of this exit does not admit that")
+}
+
+// check judges one address that is to be dialled for q: the ranges that are not
+// for strangers first, then the rules. It returns a *Refusal.
+func (g *gate) check(q wish, a netip.Addr) error {
+	if err := g.checkAddr(a); err != nil {
+		return err
+	}
+	q.addr = a.Unmap()
+	return g.checkRules(&q)
 }
 
 // checkAddr refuses every address that is not for strangers, with a *Refusal.
@@ -165,30 +145,21 @@ func (g *gate) checkAddr(a netip.Addr) error {
 // checkAll judges the addresses of one name: one bad address spoils them all,
 // as nobody needs a name that is public and private at once, save those who
 // would have the exit connect to the wrong one.
-func (g *gate) checkAll(addrs []netip.Addr) error {
+func (g *gate) checkAll(q wish, addrs []netip.Addr) error {
 	var first error
 	bad := 0
 	for _, a := range addrs {
-		if err := g.checkAddr(a); err != nil {
+		if err := g.check(q, a); err != nil {
 			bad++
-			if first == nil {
+			if first == nil || reasonOf(err) != ReasonPolicy {
 				first = err
 			}
 		}
 	}
-	if bad > 0 && bad < len(addrs) {
+	if bad > 0 && bad < len(addrs) && reasonOf(first) != ReasonPolicy {
 		return refuse(ReasonMixed, "the name has both public and special addresses, so none of them is used")
 	}
 	return first
-}
-
-func find(in []special, a netip.Addr) *special {
-	for i := range in {
-		if in[i].Contains(a) {
-			return &in[i]
-		}
-	}
-	return nil
 }
 
 func containedIn(prefixes []netip.Prefix, a netip.Addr) bool {

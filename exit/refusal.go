@@ -17,7 +17,7 @@ const (
 	ReasonSpecial                    // an address that is not public, disguised or not
 	ReasonLocal                      // one of the exit's own addresses or networks
 	ReasonMixed                      // a name with addresses of both kinds
-	ReasonPort                       // a closed port
+	ReasonPolicy                     // the operator's rules deny it
 	ReasonNoService                  // nothing behind that port of the exit's own name
 	ReasonOtherExit                  // the name of another exit
 	ReasonNameNotFound               // the name does not exist or has no address
@@ -41,7 +41,7 @@ var reasonTable = [reasons]struct {
 	ReasonSpecial:      {"special_address", wire.CodeDenied},
 	ReasonLocal:        {"local_address", wire.CodeDenied},
 	ReasonMixed:        {"mixed_answer", wire.CodeDenied},
-	ReasonPort:         {"closed_port", wire.CodeDenied},
+	ReasonPolicy:       {"policy", wire.CodeDenied},
 	ReasonNoService:    {"no_service", wire.CodeRefused},
 	ReasonOtherExit:    {"other_exit", wire.CodeDenied},
 	ReasonNameNotFound: {"name_not_found", wire.CodeNameNotFound},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/internal/splice"
@@ -73,7 +74,8 @@ const (
 // end with its Handle.
 type Server struct {
 	key      [32]byte
-	gate     *gate
+	gate     atomic.Pointer[gate]
+	local    *localNets
 	services map[uint16]*service
 	tls      *tls.Config // or nil: no service needs it
 	resolver *resolver
@@ -116,11 +118,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.flows = make(chan struct{}, orDefault(cfg.MaxFlows, DefaultMaxFlows))
 	s.dials = make(chan struct{}, orDefault(cfg.MaxDials, DefaultMaxDials))
-	local, err := newLocalNets(interfacePrefixes, s.log)
-	if err != nil {
+	var err error
+	if s.local, err = newLocalNets(interfacePrefixes, s.log); err != nil {
 		return nil, err
 	}
-	if s.gate, err = newGate(cfg.Policy, local); err != nil {
+	if err := s.SetPolicy(cfg.Policy); err != nil {
 		return nil, err
 	}
 	for port, target := range cfg.Services {
@@ -138,6 +140,17 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.resolver = &resolver{servers: servers, try: tryTimeout}
 	return s, nil
+}
+
+// SetPolicy has p decide about all requests from now on. Flows that are open
+// stay open. On an error the old policy stays. It is safe for concurrent use.
+func (s *Server) SetPolicy(p Policy) error {
+	g, err := newGate(p, s.local)
+	if err != nil {
+		return err
+	}
+	s.gate.Store(g)
+	return nil
 }
 
 func orDefault(n, otherwise int) int {
@@ -174,7 +187,7 @@ func (s *Server) forward(ctx context.Context, req Request) {
 	d, err := parseDestination(req.Address())
 	var out net.Conn
 	if err == nil {
-		out, err = s.reach(ctx, req.Network(), d)
+		out, err = s.reach(ctx, wishOf(req, d), d)
 	}
 	if err != nil {
 		s.rejectAt(ctx, req, err)
@@ -217,8 +230,19 @@ func (s *Server) join(ctx context.Context, req Request, out net.Conn, carry func
 		"sent", carried.AToB, "received", carried.BToA, "err", err)
 }
 
+// wishOf is what the rules are asked about a request for d.
+func wishOf(req Request, d destination) wish {
+	q := wish{network: req.Network(), host: d.host, port: d.port}
+	if known, ok := req.(interface{ Client() ([32]byte, bool) }); ok {
+		if key, proven := known.Client(); proven {
+			q.client = &key
+		}
+	}
+	return q
+}
+
 // reach dials d within the bounds on dials.
-func (s *Server) reach(ctx context.Context, network string, d destination) (net.Conn, error) {
+func (s *Server) reach(ctx context.Context, q wish, d destination) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.dialTimeout)
 	defer cancel()
 	select {
@@ -227,7 +251,7 @@ func (s *Server) reach(ctx context.Context, network string, d destination) (net.
 	case <-ctx.Done():
 		return nil, refuse(ReasonBusy, "the exit has too many connections to make: try again later")
 	}
-	return s.dial(ctx, network, d)
+	return s.dial(ctx, q, d)
 }
 
 // DialBack connects to what an entry says is its own address, under the same
@@ -241,7 +265,7 @@ func (s *Server) DialBack(ctx context.Context, network, address string) (net.Con
 	case d.exit != nil:
 		return nil, refuse(ReasonNoService, "an entry's address is no service")
 	}
-	return s.reach(ctx, network, d)
+	return s.reach(ctx, wish{network: network, host: d.host, port: d.port}, d)
 }
 
 // rejectAt rejects for err, or because the session has ended.

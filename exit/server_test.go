@@ -114,8 +114,8 @@ func TestRefusals(t *testing.T) {
 		{"tcp", "cname.example:" + p, ReasonSpecial, syscall.EACCES},
 		{"tcp", "mixed.example:" + p, ReasonMixed, syscall.EACCES},
 		{"tcp", "mixed6.example:" + p, ReasonMixed, syscall.EACCES},
-		{"tcp", "127.0.0.2:25", ReasonPort, syscall.EACCES},
-		{"tcp", "mail.example:25", ReasonPort, syscall.EACCES},
+		{"tcp", "127.0.0.2:25", ReasonPolicy, syscall.EACCES},
+		{"tcp", "mail.example:25", ReasonPolicy, syscall.EACCES},
 		{"tcp", "missing.example:80", ReasonNameNotFound, syscall.EHOSTUNREACH},
 		{"tcp", "empty.example:80", ReasonNameNotFound, syscall.EHOSTUNREACH},
 		{"tcp", "localhost:" + p, ReasonNameNotFound, syscall.EHOSTUNREACH},
@@ -178,7 +178,7 @@ func TestControlJudgesWhatIsDialled(t *testing.T) {
 	s := newServer(t, Config{}, "127.0.0.2/32")
 	for _, network := range []string{"tcp", "udp"} {
 		for _, a := range []string{"127.0.0.1", "::ffff:127.0.0.1", "::1", "0.0.0.0", "::"} {
-			conn, err := s.dialAddr(context.Background(), network, netip.AddrPortFrom(netip.MustParseAddr(a), p))
+			conn, err := dialAddr(context.Background(), s.gate.Load(), wish{network: network, port: p}, netip.AddrPortFrom(netip.MustParseAddr(a), p))
 			if err == nil {
 				conn.Close()
 			}

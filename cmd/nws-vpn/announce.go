@@ -4,11 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -22,7 +22,7 @@ func announcement(e *config.Exit, key envelope.SecretKey) (announce.Announcement
 		Software: "nws-vpn/" + buildVersion(),
 		Contact:  e.Contact,
 		Policy: announce.Policy{
-			Ports: openPorts(e.ClosedPorts),
+			Ports: openPorts(exitPolicy(e).TCPPorts()),
 			IPv4:  reaches("udp4", "192.0.2.1:9"),
 			IPv6:  reaches("udp6", "[2001:db8::1]:9"),
 		},
@@ -44,28 +44,18 @@ func reaches(network, address string) bool {
 	return true
 }
 
-// openPorts are the ranges between the closed ports; nil when none is closed,
-// or when they are too scattered to say.
-func openPorts(closed []uint16) []announce.PortRange {
+// openPorts are the ports that an announcement names; nil when all are open, or
+// when they are too scattered to say.
+func openPorts(open []exit.PortRange) []announce.PortRange {
 	const most = 64 // ranges
-	if len(closed) == 0 {
+	if len(open) > most || len(open) == 1 && open[0] == (exit.PortRange{First: 1, Last: 65535}) {
 		return nil
 	}
-	var open []announce.PortRange
-	first := 1
-	for _, port := range slices.Sorted(slices.Values(closed)) {
-		if first < int(port) {
-			open = append(open, announce.PortRange{First: uint16(first), Last: port - 1})
-		}
-		first = int(port) + 1
+	var named []announce.PortRange
+	for _, r := range open {
+		named = append(named, announce.PortRange(r))
 	}
-	if first <= 65535 {
-		open = append(open, announce.PortRange{First: uint16(first), Last: 65535})
-	}
-	if len(open) > most {
-		return nil
-	}
-	return open
+	return named
 }
 
 // announceFrom announces an exit once ready is closed. The returned function

@@ -6,27 +6,31 @@ import (
 	"testing"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
 
 func TestOpenPorts(t *testing.T) {
-	var scattered []uint16
-	for port := uint16(2); port < 400; port += 2 {
-		scattered = append(scattered, port)
+	var scattered []string
+	for port := 2; port < 400; port += 2 {
+		scattered = append(scattered, fmt.Sprint(port))
 	}
-	for _, test := range []struct {
-		closed []uint16
-		want   string
-	}{
-		{nil, "[]"},
-		{[]uint16{25}, "[1-24 26-65535]"},
-		{[]uint16{465, 25, 25, 26, 1}, "[2-24 27-464 466-65535]"},
-		{[]uint16{65535}, "[1-65534]"},
-		{[]uint16{2}, "[1 3-65535]"},
-		{scattered, "[]"},
+	for rule, want := range map[string]string{
+		"allow *":                                "[]",
+		"deny *:25":                              "[1-24 26-65535]",
+		"deny *:465,25-26,1":                     "[2-24 27-464 466-65535]",
+		"deny tcp *:65535":                       "[1-65534]",
+		"deny udp *:25":                          "[]",
+		"deny 198.51.100.0/24:25":                "[]",
+		"deny *:" + strings.Join(scattered, ","): "[]",
 	} {
-		if got := fmt.Sprint(openPorts(test.closed)); got != test.want {
-			t.Errorf("without %d: %s, want %s", test.closed, got, test.want)
+		r, err := exit.ParseRule(rule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := exit.Policy{Rules: []exit.Rule{r}, Preset: "open"}
+		if got := fmt.Sprint(openPorts(p.TCPPorts())); got != want {
+			t.Errorf("%s: %s, want %s", rule, got, want)
 		}
 	}
 }
@@ -44,7 +48,7 @@ func TestWhatCannotBeAnnounced(t *testing.T) {
 		}
 	}
 	e := config.Default().Exit
-	if a, err := announcement(&e, key); err != nil || !strings.Contains(a.Policy.String(), "26-65535") {
+	if a, err := announcement(&e, key); err != nil || !strings.Contains(a.Policy.String(), "26-118") {
 		t.Errorf("announced %+v, %v", a, err)
 	}
 }

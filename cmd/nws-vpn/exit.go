@@ -69,6 +69,7 @@ refused unless allowed; port 25 is closed.`,
 			return runExit(cmd.Context(), cmd.OutOrStdout(), cfg)
 		},
 	}
+	cmd.AddCommand(policyCommand())
 	flags.add(cmd)
 	cmd.Flags().StringVar(&keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
@@ -134,7 +135,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	}
 	settings := exit.Config{
 		Key:         key.Public(),
-		Policy:      exit.Policy{AllowPrivate: e.AllowPrivate, ClosedPorts: e.ClosedPorts},
+		Policy:      exitPolicy(e),
 		Services:    e.Services,
 		Nameservers: e.Nameservers,
 		MaxFlows:    e.MaxFlows,

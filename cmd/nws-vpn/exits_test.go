@@ -42,7 +42,7 @@ func announcedExit(t *testing.T) (relay string, exit envelope.PublicKey) {
 		case <-ctx.Done():
 		}
 		l.Announce(ctx, announce.Announcement{
-			Software: "test/1", Policy: announce.Policy{IPv4: true, Ports: openPorts([]uint16{25})},
+			Software: "test/1", Policy: announce.Policy{IPv4: true, Ports: []announce.PortRange{{First: 1, Last: 24}, {First: 26, Last: 65535}}},
 		})
 	})
 	t.Cleanup(func() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
@@ -51,6 +52,8 @@ func (d *decoder) check(c *Config) {
 	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
 	is(checkRelays(c.Exit.Relays), "exit", "relays")
 	is(CheckExitMode(c.Exit.Mode), "exit", "mode")
+	is(oneOf(c.Exit.Policy, exit.Presets()...), "exit", "policy")
+	is(within(len(c.Exit.Rules), 0, exit.MaxRules), "exit", "rules")
 	is(within(c.Exit.MaxFlows, 1, 1<<20), "exit", "max_flows")
 	is(checkListen(c.Relay.Listen), "relay", "listen")
 	is(within(c.Relay.MaxEventBytes, 1024, 1<<24), "relay", "max_event_bytes")

@@ -113,8 +113,10 @@ type Exit struct {
 	Services map[uint16]exit.Target `toml:"services"`
 	// AllowPrivate opens prefixes that are refused by default.
 	AllowPrivate []netip.Prefix `toml:"allow_private"`
-	// ClosedPorts are the ports that nobody may dial.
-	ClosedPorts []uint16 `toml:"closed_ports"`
+	// Rules say what may be dialled, the first that matches; Policy is the preset
+	// that decides about the rest.
+	Rules  []exit.Rule `toml:"rules"`
+	Policy string      `toml:"policy"`
 	// Nameservers resolve names, instead of the system's.
 	Nameservers []netip.AddrPort `toml:"nameservers"`
 	// MaxFlows bounds the flows open at a time.
@@ -174,7 +176,7 @@ func Default() *Config {
 		},
 		Exit: Exit{
 			Mode:        ModeAuto,
-			ClosedPorts: exit.DefaultClosedPorts(),
+			Policy:      exit.DefaultPreset,
 			MaxFlows:    exit.DefaultMaxFlows,
 			DialTimeout: Duration(exit.DefaultDialTimeout),
 			UDPIdle:     Duration(exit.DefaultUDPIdle),

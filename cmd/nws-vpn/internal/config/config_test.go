@@ -108,10 +108,12 @@ func TestParse(t *testing.T) {
 	got, err := Parse("f", []byte(`
 log_level = "debug"
 up.mtu = 9000
+up.early_ports = []
 [exit]
 services = { 80 = "web.lan:8080", "22" = "unix:/run/ssh" }
 allow_private = ["10.0.0.0/8", "::ffff:192.168.0.0/112"]
-closed_ports = []
+rules = ["deny tcp *:25", "allow x.example"]
+policy = "web"
 nameservers = ["::1", "127.0.0.1:5353"]
 dial_timeout = "1m30s"
 [names]
@@ -124,15 +126,19 @@ dial_timeout = "1m30s"
 	want.LogLevel, want.Up.MTU = "debug", 9000
 	want.Exit.Services = map[uint16]exit.Target{80: {Network: "tcp", Address: "web.lan:8080"}, 22: {Network: "unix", Address: "/run/ssh"}}
 	want.Exit.AllowPrivate = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::ffff:192.168.0.0/112")}
-	want.Exit.ClosedPorts = nil
+	want.Exit.Rules = []exit.Rule{
+		{Network: "tcp", Ports: []exit.PortRange{{First: 25, Last: 25}}}, {Allow: true, Domain: "x.example"},
+	}
+	want.Exit.Policy = "web"
+	want.Up.EarlyPorts = nil
 	want.Exit.Nameservers = []netip.AddrPort{netip.MustParseAddrPort("[::1]:53"), netip.MustParseAddrPort("127.0.0.1:5353")}
 	want.Exit.DialTimeout = Duration(90 * time.Second)
 	want.Names = map[string]string{"blog": npub}
 	if diff := compare(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if got.Exit.ClosedPorts == nil {
-		t.Error("an empty list of closed ports reads like none, which means the default")
+	if got.Up.EarlyPorts == nil {
+		t.Error("an empty list of ports reads like none, which means the default")
 	}
 }
 
@@ -192,7 +198,9 @@ func TestRefused(t *testing.T) {
 		{"[names]\nblog = \"" + npub + "\"\nBLOG = \"" + npub + "\"", `f:1: names: name: petname`},
 		{"[exit]\nallow_private = [\"10.0.0.1\"]", `f:2: exit.allow_private: element 1: want a prefix such as`},
 		{"[exit]\nallow_private = [\"10/8\"]", `f:2: exit.allow_private: element 1`},
-		{"[exit]\nclosed_ports = [25, 0]", `f:2: exit.closed_ports: element 2: want a number from 1 to 65535, not 0`},
+		{"[up]\nearly_ports = [25, 0]", `f:2: up.early_ports: element 2: want a number from 1 to 65535, not 0`},
+		{"[exit]\nrules = [\"allow *\", \"allow *:http\"]", `f:2: exit.rules: element 2: "http": want ports from 1`},
+		{"[exit]\npolicy = \"opne\"", `f:2: exit.policy: want web or reduced or tor-default or open, not "opne"`},
 		{"[exit]\nnameservers = [\"dns.example\"]", `f:2: exit.nameservers: element 1: want an IP address`},
 		{"[exit]\nmax_flows = 0", `f:2: exit.max_flows: want a number from 1`},
 		{"[exit]\ndial_timeout = \"soon\"", `f:2: exit.dial_timeout: want a duration`},
@@ -302,8 +310,8 @@ func TestDefaultsAreValid(t *testing.T) {
 		t.Errorf("an empty file: %v", err)
 	}
 	a, b := Default(), Default()
-	a.Exit.ClosedPorts[0] = 1
-	if b.Exit.ClosedPorts[0] == 1 || Default().Exit.ClosedPorts[0] == 1 {
+	a.Up.EarlyPorts[0] = 1
+	if b.Up.EarlyPorts[0] == 1 || Default().Up.EarlyPorts[0] == 1 {
 		t.Error("two defaults share a list")
 	}
 	if s := Duration(90 * time.Second).String(); s != "1m30s" {

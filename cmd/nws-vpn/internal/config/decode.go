@@ -94,6 +94,8 @@ func (d *decoder) set(into, value any, key toml.Key) {
 		*into, err = asList(value, asString)
 	case *[]uint16:
 		*into, err = asList(value, asPort)
+	case *[]exit.Rule:
+		*into, err = asList(value, parsed(exit.ParseRule))
 	case *[]netip.Prefix:
 		*into, err = asList(value, parsed(parsePrefix))
 	case *[]netip.AddrPort:

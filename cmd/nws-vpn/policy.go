@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+)
+
+// exitPolicy is what the configuration lets clients reach.
+func exitPolicy(e *config.Exit) exit.Policy {
+	return exit.Policy{AllowPrivate: e.AllowPrivate, Rules: e.Rules, Preset: e.Policy}
+}
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "See what this exit's policy says",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(policyTestCommand())
+	return cmd
+}
+
+func policyTestCommand() *cobra.Command {
+	var (
+		flags   configFlags
+		network string
+		as      string
+	)
+	cmd := &cobra.Command{
+		Use:   "test HOST:PORT",
+		Short: "Explain what the policy makes of a destination, rule by rule",
+		Long: `Looks a name up and judges its addresses as "nws-vpn exit" would with this
+configuration, without connecting to anything. Exits with 1 when the destination
+is refused.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			return explainPolicy(cmd.Context(), cmd.OutOrStdout(), &cfg.Exit, as, network, args[0])
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&network, "network", "tcp", "tcp, udp or ping; for ping, name a host alone")
+	cmd.Flags().StringVar(&as, "as", "", "the npub that asks (default: somebody unknown)")
+	return cmd
+}
+
+func explainPolicy(ctx context.Context, out io.Writer, e *config.Exit, as, network, destination string) error {
+	switch network {
+	case "tcp", "udp", "ping":
+	default:
+		return fmt.Errorf("--network %q: want tcp, udp or ping", network)
+	}
+	if _, _, err := net.SplitHostPort(destination); err != nil && network != "ping" {
+		return fmt.Errorf("%q: want HOST:PORT, such as www.example.com:443 or [2001:db8::1]:443", destination)
+	}
+	var client *[32]byte
+	if as != "" {
+		n, err := name.Parse(as)
+		if err != nil {
+			return fmt.Errorf("--as: %w", err)
+		}
+		client = &n.Key
+	}
+	server, err := exit.New(exit.Config{Policy: exitPolicy(e), Nameservers: e.Nameservers, DialTimeout: e.DialTimeout.Duration()})
+	if err != nil {
+		return err
+	}
+	x := server.Explain(ctx, client, network, destination)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, v := range x.Addresses {
+		printVerdict(w, e, &v)
+	}
+	if x.Service {
+		fmt.Fprintln(w, "a name of an exit: its services are not the policy's concern")
+	}
+	if err := w.Flush(); err != nil || x.Refused == nil {
+		if err == nil {
+			_, err = fmt.Fprintf(out, "%s is allowed\n", destination)
+		}
+		return err
+	}
+	told := strings.TrimPrefix(x.Refused.Error(), "exit: ")
+	return fmt.Errorf("%s is refused: %s", destination, told)
+}
+
+// printVerdict says how one address fared: a line for each rule that was asked.
+func printVerdict(w io.Writer, e *config.Exit, v *exit.AddressVerdict) {
+	if v.Addr.IsValid() {
+		fmt.Fprintf(w, "address %s\n", v.Addr)
+	} else {
+		fmt.Fprintln(w, "before the name is looked up")
+	}
+	if v.Special != nil {
+		fmt.Fprintf(w, "  before any rule\t%s\n", strings.TrimPrefix(v.Special.Error(), "exit: "))
+		return
+	}
+	for i, r := range v.Rules {
+		from := fmt.Sprintf("rule %d", i+1)
+		if i >= len(v.Rules)-v.Preset {
+			from = "policy " + e.Policy
+		}
+		verdict := "does not match"
+		if i == len(v.Rules)-1 {
+			verdict = "matches: decides"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", from, r, verdict)
+	}
+}
