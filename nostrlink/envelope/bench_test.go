@@ -170,9 +170,10 @@ func BenchmarkVerify(b *testing.B) {
 				waiting = ev
 				return nil
 			}
-			errA, errB := v.VerifyBoth(ev, waiting)
+			errA, errB := CheckBothIDs(ev, waiting)
+			err := errors.Join(errA, errB, v.VerifySignature(ev), v.VerifySignature(waiting))
 			waiting = nil
-			return errors.Join(errA, errB)
+			return err
 		}))
 		benchmark(b, size, "go-nostr", func() error {
 			_, err := verifyByNostr(p.event)

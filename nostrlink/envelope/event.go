@@ -45,6 +45,27 @@ func (e *Event) Verify() error {
 	return nil
 }
 
+// CheckID checks only that the id is the hash of the other fields: who signed
+// the event remains unknown. It returns nil or [ErrID].
+func (e *Event) CheckID() error {
+	if e.hash() != e.ID {
+		return ErrID
+	}
+	return nil
+}
+
+// CheckBothIDs is CheckID for two events, in less time than the two would take.
+func CheckBothIDs(e, f *Event) (errE, errF error) {
+	idE, idF := hashBoth(e, f)
+	if idE != e.ID {
+		errE = ErrID
+	}
+	if idF != f.ID {
+		errF = ErrID
+	}
+	return errE, errF
+}
+
 // hash computes the id: the hash of [0,"pubkey",created_at,kind,tags,"content"].
 func (e *Event) hash() (id [32]byte) {
 	var buf [headSize]byte

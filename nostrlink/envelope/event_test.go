@@ -262,9 +262,9 @@ func FuzzSign(f *testing.F) {
 	})
 }
 
-// TestVerifyBoth tries all pairs of good events and of those with a wrong id,
+// TestCheckBothIDs tries all pairs of good events and of those with a wrong id,
 // signature or text, of several lengths.
-func TestVerifyBoth(t *testing.T) {
+func TestCheckBothIDs(t *testing.T) {
 	v := NewVerifier(4)
 	var events []Event
 	for _, size := range []int{1, 1000, MaxPlaintext} {
@@ -281,7 +281,16 @@ func TestVerifyBoth(t *testing.T) {
 	}
 	for i := range events {
 		for j := range events {
-			errI, errJ := v.VerifyBoth(&events[i], &events[j])
+			errI, errJ := CheckBothIDs(&events[i], &events[j])
+			if wantI, wantJ := events[i].CheckID(), events[j].CheckID(); errI != wantI || errJ != wantJ {
+				t.Errorf("events %d and %d: %v, %v; alone: %v, %v", i, j, errI, errJ, wantI, wantJ)
+			}
+			if errI == nil {
+				errI = v.VerifySignature(&events[i])
+			}
+			if errJ == nil {
+				errJ = v.VerifySignature(&events[j])
+			}
 			if wantI, wantJ := events[i].Verify(), events[j].Verify(); errI != wantI || errJ != wantJ {
 				t.Errorf("events %d and %d: %v, %v; alone: %v, %v", i, j, errI, errJ, wantI, wantJ)
 			}

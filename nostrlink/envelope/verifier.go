@@ -33,20 +33,15 @@ func NewVerifier(maxKeys int) *Verifier {
 
 // Verify returns what e.Verify would.
 func (v *Verifier) Verify(e *Event) error {
-	return v.verify(e, e.hash())
-}
-
-// VerifyBoth returns what e.Verify and f.Verify would, in less time than the two
-// would take.
-func (v *Verifier) VerifyBoth(e, f *Event) (errE, errF error) {
-	idE, idF := hashBoth(e, f)
-	return v.verify(e, idE), v.verify(f, idF)
-}
-
-func (v *Verifier) verify(e *Event, id [32]byte) error {
-	if id != e.ID {
+	if e.hash() != e.ID {
 		return ErrID
 	}
+	return v.VerifySignature(e)
+}
+
+// VerifySignature verifies the signature of an event whose id has been checked,
+// which the signature is of. It returns nil or [ErrSignature].
+func (v *Verifier) VerifySignature(e *Event) error {
 	v.mu.Lock()
 	table := v.tables[e.PubKey]
 	v.mu.Unlock()

@@ -24,7 +24,7 @@ const goNostrURL = "RELAYD_TEST_GONOSTR_URL"
 // checks ids and signatures of what it gets. It runs in a process of its own,
 // because go-nostr has data races of its own when a connection ends.
 func TestGoNostrClient(t *testing.T) {
-	url, _ := start(t, relayd.Options{Name: "mine"})
+	url, _ := start(t, relayd.Options{Name: "mine", Keep: relayd.AllKinds()})
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), goNostrURL+"="+url)
 	out, err := cmd.CombinedOutput()

@@ -75,15 +75,26 @@ func connectTo(t testing.TB, l *relaytest.Listener) *rawClient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadLimit(-1)
-	t.Cleanup(func() { c.CloseNow() })
-	return &rawClient{t, c}
+	return greeted(t, c)
 }
 
 // rawClient writes and reads messages as text.
 type rawClient struct {
-	t    testing.TB
-	conn *websocket.Conn
+	t         testing.TB
+	conn      *websocket.Conn
+	challenge string
+}
+
+// greeted reads the challenge that the relay begins with.
+func greeted(t testing.TB, conn *websocket.Conn) *rawClient {
+	t.Helper()
+	conn.SetReadLimit(-1)
+	t.Cleanup(func() { conn.CloseNow() })
+	c := &rawClient{t: t, conn: conn}
+	if _, err := fmt.Sscanf(c.read(), `["AUTH",%q]`, &c.challenge); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func connect(t testing.TB, url string) *rawClient {
@@ -92,9 +103,15 @@ func connect(t testing.TB, url string) *rawClient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadLimit(-1)
-	t.Cleanup(func() { c.CloseNow() })
-	return &rawClient{t, c}
+	return greeted(t, c)
+}
+
+// authenticate proves that the client holds a key, to a relay named relay.test.
+func (c *rawClient) authenticate(a author) {
+	c.t.Helper()
+	raw, id := a.now(22242, "", []string{"relay", "ws://relay.test"}, []string{"challenge", c.challenge})
+	c.send(`["AUTH",` + raw + `]`)
+	c.expect(ok(id, true, ""))
 }
 
 func (c *rawClient) send(msg string) {

@@ -2,8 +2,8 @@ package relayd
 
 import "time"
 
-// Rate bounds what one connection may publish. What goes beyond is answered with
-// OK false and rate-limited:, costs nothing further and is no fault; the relay
+// Rate bounds what somebody may do. What goes beyond is answered with OK false
+// or CLOSED and rate-limited:, costs nothing further and is no fault; the relay
 // does not announce these bounds. The zero value bounds nothing.
 type Rate struct {
 	// Events a second, and how many at once; a burst of zero is one second's.
@@ -13,21 +13,29 @@ type Rate struct {
 	// one second's. An event of Limits.MaxEvent bytes always fits a full burst.
 	Bytes     float64
 	ByteBurst int
+	// Requests are REQ, COUNT and AUTH a second, and how many at once; a burst of
+	// zero is ten seconds'.
+	Requests     float64
+	RequestBurst int
 }
+
+func (r Rate) unlimited() bool { return r.Events <= 0 && r.Bytes <= 0 && r.Requests <= 0 }
 
 func (r Rate) limiter(maxEvent int, now time.Time) limiter {
 	return limiter{
-		events: newBucket(r.Events, r.EventBurst, 1, now),
-		bytes:  newBucket(r.Bytes, r.ByteBurst, maxEvent, now),
+		events:   newBucket(r.Events, r.EventBurst, 1, now),
+		bytes:    newBucket(r.Bytes, r.ByteBurst, maxEvent, now),
+		requests: newBucket(r.Requests, r.RequestBurst, int(10*r.Requests), now),
 	}
 }
 
-// limiter applies a Rate to one connection. It belongs to its reader.
-type limiter struct{ events, bytes bucket }
+// limiter applies a Rate. It is not for concurrent use.
+type limiter struct{ events, bytes, requests bucket }
 
 const (
-	tooManyEvents refusal = "rate-limited: too many events, slow down"
-	tooManyBytes  refusal = "rate-limited: too many bytes, slow down"
+	tooManyEvents   refusal = "rate-limited: too many events, slow down"
+	tooManyBytes    refusal = "rate-limited: too many bytes, slow down"
+	tooManyRequests refusal = "rate-limited: too many requests, slow down"
 )
 
 // take admits an event of size bytes, or says why not. What is not admitted
@@ -44,6 +52,26 @@ func (l *limiter) take(size int, now time.Time) error {
 	l.events.tokens--
 	l.bytes.tokens -= float64(size)
 	return nil
+}
+
+// request admits a request, or says why not.
+func (l *limiter) request(now time.Time) error {
+	l.requests.fill(now)
+	if !l.requests.has(1) {
+		return tooManyRequests
+	}
+	l.requests.tokens--
+	return nil
+}
+
+// full reports whether nothing is left of what was taken.
+func (l *limiter) full(now time.Time) bool {
+	for _, b := range []*bucket{&l.events, &l.bytes, &l.requests} {
+		if b.fill(now); b.rate > 0 && b.tokens < b.burst {
+			return false
+		}
+	}
+	return true
 }
 
 // bucket is a token bucket; with a rate of zero it never runs out.

@@ -87,7 +87,7 @@ func TestFilters(t *testing.T) {
 			sub.send(`["CLOSE","end"]`)
 			sub.send(`["CLOSE","none"]`)
 			sub.send(`["COUNT","flush",{}]`)
-			sub.expect(`["CLOSED","flush",…`)
+			sub.expect(`["COUNT","flush",{"count":0}]`)
 		})
 	}
 	if n := s.Stats().Subscriptions; n != 0 {
@@ -116,8 +116,8 @@ func TestMessages(t *testing.T) {
 		{"empty", ``, `["NOTICE","invalid: …`},
 		{"not UTF-8", "[\"REQ\",\"\xff\",{}]", `["NOTICE","invalid: message is not UTF-8"]`},
 		{"unknown verb", `["HELLO"]`, `["NOTICE","unsupported: unknown message type \"HELLO\""]`},
-		{"auth", `["AUTH",{}]`, `["NOTICE","unsupported: …`},
-		{"count", `["COUNT","c",{}]`, `["CLOSED","c","unsupported: …`},
+		{"auth", `["AUTH",{}]`, `["NOTICE","invalid: …`},
+		{"count", `["COUNT","c",{}]`, `["COUNT","c",{"count":…`},
 		{"no event", `["EVENT"]`, `["NOTICE","invalid: …`},
 		{"event that is none", `["EVENT",{"id":1}]`, `["NOTICE","invalid: …`},
 		{"event cut short", event(good[:len(good)-5]), `["NOTICE","invalid: …`},
@@ -129,7 +129,7 @@ func TestMessages(t *testing.T) {
 		{"from the future", event(sign(28333, now.Add(time.Hour), "x")), ok(idOf(sign(28333, now.Add(time.Hour), "x")), false, "invalid: created_at is too far in the future…")},
 		{"end of time", event(sign(28333, time.Unix(1<<40, 0), "x")), ok(idOf(sign(28333, time.Unix(1<<40, 0), "x")), false, "invalid: created_at is too far in the future…")},
 		{"stored kinds may be old", event(sign(10002, time.Unix(1, 0), "x")), ok(idOf(sign(10002, time.Unix(1, 0), "x")), true, "")},
-		{"expired", event(sign(30001, now, "x", []string{"expiration", "5"})), ok(idOf(sign(30001, now, "x", []string{"expiration", "5"})), false, "invalid: the event has expired")},
+		{"expired", event(sign(38333, now, "x", []string{"expiration", "5"})), ok(idOf(sign(38333, now, "x", []string{"expiration", "5"})), false, "invalid: the event has expired")},
 		{"too large", event(sign(28333, now, strings.Repeat("x", 1000))), ok(idOf(sign(28333, now, strings.Repeat("x", 1000))), false, "invalid: event is larger than 1000 bytes")},
 		{"nobody listens", event(good), ok(idOf(good), false, "mute: no one is listening for this event")},
 		{"bad filter", `["REQ","r",{"kinds":["x"]}]`, `["CLOSED","r","invalid: filter: \"kinds\": …`},
@@ -191,7 +191,7 @@ func TestSubscriptionLimit(t *testing.T) {
 }
 
 func TestReplaceable(t *testing.T) {
-	url, _ := start(t, relayd.Options{})
+	url, _ := start(t, relayd.Options{Keep: relayd.AllKinds()})
 	a, b := newAuthor(t), newAuthor(t)
 	at := func(s int) time.Time { return time.Unix(int64(1700000000+s), 0) }
 	c := connect(t, url)
@@ -257,7 +257,7 @@ func TestReplaceable(t *testing.T) {
 }
 
 func TestStoreIsBounded(t *testing.T) {
-	url, s := start(t, relayd.Options{Limits: relayd.Limits{MaxStored: 5, MaxStoredBytes: 4000, MaxLimit: 3}})
+	url, s := start(t, relayd.Options{Keep: relayd.AllKinds(), Limits: relayd.Limits{MaxStored: 5, MaxStoredBytes: 4000, MaxLimit: 3}})
 	c := connect(t, url)
 	a := newAuthor(t)
 	var last string
@@ -284,7 +284,7 @@ func TestStoreIsBounded(t *testing.T) {
 
 func TestStoredEventsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, s := startInMemory(t, relayd.Options{})
+		l, s := startInMemory(t, relayd.Options{Keep: relayd.AllKinds()})
 		c := connectTo(t, l)
 		a := newAuthor(t)
 		expires := fmt.Sprint(time.Now().Add(time.Minute).Unix())
@@ -313,7 +313,7 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Name != "mine" || info.Description != "for us" || !reflect.DeepEqual(info.SupportedNIPs, []int{1, 11, 40}) ||
+	if info.Name != "mine" || info.Description != "for us" || !reflect.DeepEqual(info.SupportedNIPs, []int{1, 9, 11, 40, 42, 45, 70}) ||
 		info.Limitation.MaxFilters != 7 || info.Limitation.MaxContentLength != 70000 || info.Limitation.MaxSubIDLength != 64 {
 		t.Errorf("got %+v", info)
 	}

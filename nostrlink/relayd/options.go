@@ -10,17 +10,41 @@ import (
 // Options are the settings of a Server. The zero value works.
 type Options struct {
 	Limits Limits
-	// Rate bounds what each connection may publish; by default nothing does.
-	Rate Rate
-	// Name and Description are what the relay says of itself (NIP-11).
-	Name, Description string
-	// Version of the software, for NIP-11.
-	Version string
+	// Rate bounds what each connection may do, AddressRate what all connections
+	// of one address may together (an IPv4 address or an IPv6 /64; loopback is
+	// not bounded), and KeyRate what one author may publish, over whatever
+	// connections. By default nothing does.
+	Rate, AddressRate, KeyRate Rate
+
+	// Path is the file in which Open keeps events. New ignores it.
+	Path string
+	// Keep are the kinds of events that are kept; nil for DefaultKinds. All
+	// others that are not ephemeral are refused.
+	Keep Kinds
+	// MinPoW is how many leading zero bits the id of an event must have to be
+	// kept (NIP-13). It does not concern ephemeral ones.
+	MinPoW int
+
+	// Names are the hosts, with or without a port, by which clients know the
+	// relay. A client that authenticates (NIP-42) names the relay in what it
+	// signs, so that no other relay can use it here; it may always name the
+	// address that it is connected to.
+	Names []string
+	// Members, unless nil, are the only ones who may use the relay: whoever has
+	// authenticated as one of them may publish and read everything.
+	Members []envelope.PublicKey
+	// BehindProxy takes a client's address from the last X-Forwarded-For when
+	// the connection is from loopback.
+	BehindProxy bool
+
+	// What the relay says of itself (NIP-11).
+	Name, Description, Contact, Version string
+
 	// Observe, unless nil, is called for each event that was accepted, after it
 	// has been queued for its subscribers. It is called concurrently and must
 	// not block.
 	Observe func(Observation)
-	// Log is nil for none.
+	// Log is nil for none. It never gets contents.
 	Log *slog.Logger
 }
 
@@ -35,7 +59,10 @@ type Observation struct {
 
 // Limits bounds what clients can make the server do. Zero means the default.
 type Limits struct {
-	MaxConnections   int // 1024
+	MaxConnections int // 1024
+	// MaxPerAddress bounds the connections of one address; see
+	// Options.AddressRate. By default only MaxConnections does.
+	MaxPerAddress    int
 	MaxSubscriptions int // of a connection: 64
 	MaxFilters       int // of a subscription: 16
 	// MaxFilterValues is how many ids, authors, kinds and tag values the
@@ -52,16 +79,17 @@ type Limits struct {
 	// reading, checking and in queues, each counted once: 256 MiB.
 	MaxMemory int
 
-	MaxStored      int // events: 10,000
-	MaxStoredBytes int // 64 MiB
-	MaxLimit       int // stored events a filter gets at most: 500
+	MaxStored int // events: 10,000
+	// MaxStoredBytes is the bytes of their JSON and of what finds them: 64 MiB.
+	MaxStoredBytes int
+	MaxStoredAge   time.Duration // since created_at: any
+	MaxLimit       int           // stored events a filter gets at most: 500
 
 	// MaxAge and MaxAhead bound how far the created_at of an ephemeral event may
 	// lie in the past and of any event in the future: 60 s and 15 min.
 	MaxAge, MaxAhead time.Duration
-	// SlowTimeout is how long a subscriber may take nothing while a publisher
-	// waits for room in its queue: 3 s. A publisher waits three times as long at
-	// most for all subscribers of one event together.
+	// SlowTimeout is how long a subscriber that a publisher waits for may take
+	// too little to make room in its queue: 3 s. Then it is cut.
 	SlowTimeout time.Duration
 	// MessageTimeout is how long a message may take to arrive, and 64 KiB to be
 	// accepted by a client: 30 s.
@@ -86,6 +114,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	number(&l.MaxConnections, 1024)
+	number(&l.MaxPerAddress, l.MaxConnections)
 	number(&l.MaxSubscriptions, 64)
 	number(&l.MaxFilters, 16)
 	number(&l.MaxFilterValues, 16384)

@@ -12,213 +12,246 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
 
-// class is what NIP-01 has a relay do with a kind.
-type class int
-
-const (
-	regular     class = iota // not kept here
-	replaceable              // the newest of an author and kind is kept
-	ephemeral                // never kept
-	addressable              // the newest of an author, kind and d tag is kept
-)
-
-func classOf(kind int) class {
-	switch {
-	case kind == 0 || kind == 3 || 10000 <= kind && kind < 20000:
-		return replaceable
-	case 20000 <= kind && kind < 30000:
-		return ephemeral
-	case 30000 <= kind && kind < 40000:
-		return addressable
-	}
-	return regular
-}
-
-// store holds replaceable and addressable events in memory. When it is full
-// the one that came first goes: what matters is published again and again.
+// store holds the events that are kept, all of them in memory, and a copy on
+// disk if there is one. When it is full the one that came first goes.
 type store struct {
 	maxEvents, maxBytes int
+	maxAge              time.Duration // since created_at, 0: any
+	disk                *disk         // or nil
+	changes             []change      // to be written together; empty between calls
 
-	mu        sync.Mutex
+	mu        sync.RWMutex
 	byAddress map[address]*stored
-	byAuthor  map[envelope.PublicKey]map[*stored]bool
 	byID      map[[32]byte]*stored
+	all       shelf
+	byAuthor  map[envelope.PublicKey]shelf
+	byKind    map[int]shelf
+	byTag     map[tagValue]shelf
+	deletions deletions
 	arrivals  *list.List // of *stored, oldest first
+	next      uint64     // place of the next arrival
 	bytes     int
 	swept     time.Time
 }
 
+// address is what a replaceable or addressable event is the newest of.
 type address struct {
 	kind   int
 	author envelope.PublicKey
 	d      string
 }
 
+// stored is an event that is kept.
 type stored struct {
 	event   envelope.Event
-	raw     []byte // immutable, shared with the queues of connections
-	address address
-	expires int64 // unix seconds, or 0
+	raw     []byte     // immutable, shared with the queues of connections
+	address address    // of kinds that have one
+	tags    []tagValue // that it is indexed by, each once
+	expires int64      // unix seconds, or 0
+	place   uint64     // among all arrivals; its key on disk
+	ticket  uint64     // of the write that puts it on disk
 	arrival *list.Element
 }
 
-func newStore(maxEvents, maxBytes int) *store {
+// overhead is about what a tag in an index costs, in bytes.
+const overhead = 64
+
+// size is what the event counts for against the limit.
+func (e *stored) size() int { return len(e.raw) + overhead*len(e.tags) }
+
+func newStore(l *Limits) *store {
 	return &store{
-		maxEvents: maxEvents,
-		maxBytes:  maxBytes,
+		maxEvents: l.MaxStored,
+		maxBytes:  l.MaxStoredBytes,
+		maxAge:    l.MaxStoredAge,
 		byAddress: make(map[address]*stored),
-		byAuthor:  make(map[envelope.PublicKey]map[*stored]bool),
 		byID:      make(map[[32]byte]*stored),
+		byAuthor:  make(map[envelope.PublicKey]shelf),
+		byKind:    make(map[int]shelf),
+		byTag:     make(map[tagValue]shelf),
+		deletions: newDeletions(),
 		arrivals:  list.New(),
 	}
 }
 
-// put keeps a verified event, of which it makes a copy, unless it is here
-// already (duplicate) or a newer one of its address is (outdated).
-func (s *store) put(e *envelope.Event, raw []byte, expires int64, now time.Time) (duplicate, outdated bool) {
-	at := address{kind: e.Kind, author: e.PubKey}
-	if classOf(e.Kind) == addressable {
-		at.d = firstTag(e, "d")
-	}
+// outcome is what became of an event that was to be kept.
+type outcome int
+
+const (
+	added     outcome = iota
+	duplicate         // it is here already
+	outdated          // a newer one of its address is here
+	deleted           // its author has deleted it
+	unkept            // there is no room, or no disk
+)
+
+// put keeps a verified event, of which it makes a copy. It must not be promised
+// to anybody before the ticket, unless that is 0, has been waited for; so for a
+// duplicate.
+func (s *store) put(e *envelope.Event, raw []byte, now time.Time) (outcome, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.byAddress[at]; old != nil {
-		switch {
-		case old.event.ID == e.ID:
-			return true, false
-		case old.event.CreatedAt > e.CreatedAt,
-			// NIP-01: of the same second the lowest id stays.
-			old.event.CreatedAt == e.CreatedAt && bytes.Compare(old.event.ID[:], e.ID[:]) < 0:
-			return false, true
+	if old := s.byID[e.ID]; old != nil {
+		return duplicate, old.ticket
+	}
+	at, hasAddress := addressOf(e)
+	if s.deletions.concern(e, at, hasAddress) {
+		return deleted, 0
+	}
+	if hasAddress {
+		// NIP-01: of the same second the lowest id stays.
+		if old := s.byAddress[at]; old != nil && newer(&old.event, e) {
+			return outdated, 0
 		}
-		s.remove(old)
 	}
-	if len(raw) > s.maxBytes {
-		return false, true
+	n, err := newStored(bytes.Clone(raw))
+	if err != nil || n.size() > s.maxBytes || s.disk != nil && s.disk.full() {
+		return unkept, 0
 	}
-	raw = bytes.Clone(raw)
-	parsed, err := envelope.ParseEvent(raw)
-	if err != nil {
-		return false, true // impossible: it has been parsed before
+	if old := s.byAddress[at]; hasAddress && old != nil {
+		s.drop(old)
 	}
-	n := &stored{event: parsed, raw: raw, address: at, expires: expires}
+	if e.Kind == kindDeletion {
+		s.obey(n)
+	}
+	n.place = s.next
 	s.add(n)
+	s.note(change{n.place, n.raw})
 	s.shrink(now)
-	return false, false
+	n.ticket = s.flush()
+	return added, n.ticket
+}
+
+// note remembers a change for the disk, flush hands over all of them. What
+// belongs together must reach the disk together: an event that takes another's
+// place, and the end of the other.
+func (s *store) note(c change) {
+	if s.disk != nil {
+		s.changes = append(s.changes, c)
+	}
+}
+
+func (s *store) flush() (ticket uint64) {
+	if len(s.changes) > 0 {
+		ticket = s.disk.write(s.changes)
+		s.changes = s.changes[:0]
+	}
+	return ticket
+}
+
+// newer reports whether a is to be kept rather than b, which has its address.
+func newer(a, b *envelope.Event) bool {
+	return a.CreatedAt > b.CreatedAt || a.CreatedAt == b.CreatedAt && bytes.Compare(a.ID[:], b.ID[:]) < 0
+}
+
+// newStored makes an event ready to be kept. It takes raw over.
+func newStored(raw []byte) (*stored, error) {
+	e, err := envelope.ParseEvent(raw)
+	if err != nil {
+		return nil, err
+	}
+	n := &stored{event: e, raw: raw, expires: expiration(&e)}
+	n.address, _ = addressOf(&e)
+	for name, value := range e.Tags {
+		if len(name) == 1 && name[0] < 128 {
+			n.tags = append(n.tags, tagValue{name[0], string(value)})
+		}
+	}
+	slices.SortFunc(n.tags, func(a, b tagValue) int {
+		return cmp.Or(cmp.Compare(a.letter, b.letter), cmp.Compare(a.value, b.value))
+	})
+	n.tags = slices.Compact(n.tags)
+	return n, nil
+}
+
+// addressOf returns the event's address, if events of its kind have one.
+func addressOf(e *envelope.Event) (at address, ok bool) {
+	at = address{kind: e.Kind, author: e.PubKey}
+	switch classOf(e.Kind) {
+	case addressable:
+		at.d = firstTag(e, "d")
+		return at, true
+	case replaceable:
+		return at, true
+	}
+	return address{}, false
 }
 
 func (s *store) add(n *stored) {
+	s.next = max(s.next, n.place+1)
 	n.arrival = s.arrivals.PushBack(n)
-	s.byAddress[n.address] = n
 	s.byID[n.event.ID] = n
-	of := s.byAuthor[n.event.PubKey]
-	if of == nil {
-		of = make(map[*stored]bool)
-		s.byAuthor[n.event.PubKey] = of
+	if _, ok := addressOf(&n.event); ok {
+		s.byAddress[n.address] = n
 	}
-	of[n] = true
-	s.bytes += len(n.raw)
+	s.all.add(n)
+	change := func(sh shelf) shelf { sh.add(n); return sh }
+	s.byAuthor[n.event.PubKey] = change(s.byAuthor[n.event.PubKey])
+	s.byKind[n.event.Kind] = change(s.byKind[n.event.Kind])
+	for _, t := range n.tags {
+		s.byTag[t] = change(s.byTag[t])
+	}
+	if n.event.Kind == kindDeletion {
+		s.deletions.note(n)
+	}
+	s.bytes += n.size()
 }
 
-func (s *store) remove(old *stored) {
+// drop removes an event, from the disk too.
+func (s *store) drop(old *stored) {
 	s.arrivals.Remove(old.arrival)
-	delete(s.byAddress, old.address)
 	delete(s.byID, old.event.ID)
-	of := s.byAuthor[old.event.PubKey]
-	if delete(of, old); len(of) == 0 {
-		delete(s.byAuthor, old.event.PubKey)
+	if s.byAddress[old.address] == old {
+		delete(s.byAddress, old.address)
 	}
-	s.bytes -= len(old.raw)
+	s.all.remove(old)
+	takeFrom(s.byAuthor, old.event.PubKey, old)
+	takeFrom(s.byKind, old.event.Kind, old)
+	for _, t := range old.tags {
+		takeFrom(s.byTag, t, old)
+	}
+	if old.event.Kind == kindDeletion {
+		s.deletions.forget(old)
+	}
+	s.bytes -= old.size()
+	s.note(change{place: old.place})
 }
 
-// shrink removes what has expired, once a minute or when room is needed, and
-// then what came first, until the limits are kept.
+// shrink removes what has expired, once a minute, and then what came first,
+// until the limits are kept.
 func (s *store) shrink(now time.Time) {
-	full := func() bool { return s.arrivals.Len() > s.maxEvents || s.bytes > s.maxBytes }
 	if now.Sub(s.swept) >= time.Minute {
 		s.swept = now
 		for el := s.arrivals.Front(); el != nil; {
 			e := el.Value.(*stored)
 			el = el.Next()
-			if e.expired(now) {
-				s.remove(e)
+			if e.expired(now) || s.tooOld(e, now) {
+				s.drop(e)
 			}
 		}
 	}
-	for full() {
-		s.remove(s.arrivals.Front().Value.(*stored))
+	for s.arrivals.Len() > s.maxEvents || s.bytes > s.maxBytes {
+		s.drop(s.arrivals.Front().Value.(*stored))
 	}
+}
+
+// tidy is shrink for when nothing is put.
+func (s *store) tidy(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shrink(now)
+	s.flush()
 }
 
 func (e *stored) expired(now time.Time) bool { return e.expires != 0 && e.expires <= now.Unix() }
 
-// query returns the events that match any of the filters, each once, newest
-// first, of each filter at most its limit.
-func (s *store) query(filters []*filter, now time.Time) []*stored {
-	var found []*stored
-	var seen map[*stored]bool
-	for _, f := range filters {
-		if f.limit == 0 || f.filed == nowhere {
-			continue
-		}
-		matching := s.matching(f, now)
-		slices.SortFunc(matching, newestFirst)
-		matching = matching[:min(len(matching), f.limit)]
-		if len(filters) == 1 {
-			return matching
-		}
-		if seen == nil {
-			seen = make(map[*stored]bool)
-		}
-		for _, e := range matching {
-			if !seen[e] {
-				seen[e] = true
-				found = append(found, e)
-			}
-		}
-	}
-	slices.SortFunc(found, newestFirst)
-	return found
-}
-
-func newestFirst(a, b *stored) int {
-	if c := cmp.Compare(b.event.CreatedAt, a.event.CreatedAt); c != 0 {
-		return c
-	}
-	return bytes.Compare(a.event.ID[:], b.event.ID[:])
-}
-
-// matching looks at the candidates of the narrowest condition.
-func (s *store) matching(f *filter, now time.Time) (found []*stored) {
-	consider := func(e *stored) {
-		if e != nil && f.matchesAll(&e.event) && !e.expired(now) {
-			found = append(found, e)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case len(f.ids) > 0:
-		for _, id := range f.ids {
-			consider(s.byID[id])
-		}
-	case len(f.authors) > 0:
-		for _, a := range f.authors {
-			for e := range s.byAuthor[a] {
-				consider(e)
-			}
-		}
-	default:
-		for el := s.arrivals.Front(); el != nil; el = el.Next() {
-			consider(el.Value.(*stored))
-		}
-	}
-	return found
+func (s *store) tooOld(e *stored, now time.Time) bool {
+	return s.maxAge > 0 && now.Sub(time.Unix(e.event.CreatedAt, 0)) > s.maxAge
 }
 
 func (s *store) size() (events, bytes int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.arrivals.Len(), s.bytes
 }
 
@@ -230,6 +263,16 @@ func firstTag(e *envelope.Event, tag string) string {
 		}
 	}
 	return ""
+}
+
+// hasTag reports whether the event has a tag of that name.
+func hasTag(e *envelope.Event, tag string) bool {
+	for name := range e.Tags {
+		if string(name) == tag {
+			return true
+		}
+	}
+	return false
 }
 
 // expiration is when the event expires (NIP-40) in unix seconds, or 0.

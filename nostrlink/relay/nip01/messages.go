@@ -201,6 +201,13 @@ func AppendClosed(dst, token []byte, text string) []byte {
 	return append(AppendString(append(dst, ','), text), ']')
 }
 
+// AppendCount appends ["COUNT",token,{"count":n}], the subscription id as it was
+// written. (NIP-45)
+func AppendCount(dst, token []byte, n int) []byte {
+	dst = append(append(append(dst, `["COUNT",`...), token...), `,{"count":`...)
+	return append(strconv.AppendInt(dst, int64(n), 10), "}]"...)
+}
+
 // AppendNotice appends ["NOTICE",text].
 func AppendNotice(dst []byte, text string) []byte {
 	return append(AppendString(append(dst, `["NOTICE",`...), text), ']')

@@ -13,7 +13,22 @@ type Info struct {
 	Software      string     `json:"software,omitempty"`
 	Version       string     `json:"version,omitempty"`
 	Limitation    Limitation `json:"limitation,omitzero"`
+	Retention     Retentions `json:"retention,omitempty"`
 }
+
+// Retention is how many events of some kinds are kept, and for how long.
+type Retention struct {
+	Kinds [][2]int `json:"kinds,omitempty"` // ranges, both ends included
+	Time  *int64   `json:"time,omitempty"`  // seconds; nil: not bounded
+	Count int      `json:"count,omitempty"`
+}
+
+// Retentions is what a relay says of it. As relays also write what this does not
+// expect, it is only written, and skipped when read.
+type Retentions []Retention
+
+// UnmarshalJSON skips the value.
+func (*Retentions) UnmarshalJSON([]byte) error { return nil }
 
 // Limitation is what a relay takes at most. Sizes are in bytes, times in
 // seconds.
