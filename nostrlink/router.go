@@ -63,8 +63,7 @@ func (h *Hub) NewRouter(main *Link, relays []string, opts LinkOptions) *Router {
 		hub: h, relays: relayURLs(relays), opts: opts,
 		links: make(map[envelope.PublicKey]*sideLink),
 	}
-	// Who runs some .nostr site need not learn where its visitors are.
-	r.opts.Direct.Listener = nil
+	r.opts.Direct = Direct{} // who runs some .nostr site need not learn where its visitors are
 	r.main.Store(main)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r

@@ -118,7 +118,7 @@ func TestConnectR(t *testing.T) {
 	const address = world.ClientIP + ":9333"
 	tun := newTunnel(t)
 	tun.startRelay()
-	if err := tun.Exit.WriteFile("/run/nws.toml", []byte("[exit]\nconnectr = true\n")); err != nil {
+	if err := tun.Exit.WriteFile("/run/nws.toml", []byte("[exit]\nconnectr = \"clear\"\n")); err != nil {
 		t.Fatal(err)
 	}
 	tun.startExit("--config", "/run/nws.toml", "--allow-private", world.ClientIP+"/32")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -150,8 +149,13 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	var dialBack func(ctx context.Context, network, address string) (net.Conn, error)
-	if e.ConnectR {
+	paths, closePaths, err := exitPaths(ctx, e, server.DialBack)
+	if err != nil {
+		return err
+	}
+	defer closePaths()
+	var dialBack dialFunc
+	if e.ConnectR == config.ConnectRClear {
 		dialBack = server.DialBack
 	}
 	hub := nostrlink.NewHub(nostrlink.HubOptions{AuthKey: key, Log: log})
@@ -165,6 +169,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		Agent: "nws-vpn " + buildVersion(),
 
 		SessionOnly: e.Mode == config.ModeSession,
+		Direct:      paths,
 		DialBack:    dialBack,
 		Ready: func(relay string) {
 			fmt.Fprintf(out, "ready on %s\n", relay)

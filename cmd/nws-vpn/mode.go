@@ -1,14 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"net"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
-	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
-	"github.com/nws-vpn/nws-vpn/platform"
 )
 
 // speaks sets what a link speaks with its exit.
@@ -67,24 +63,4 @@ func (s *statusNWS) String() string {
 		text += fmt.Sprintf("; %d in the clear, by connections of the exit", s.Reversed)
 	}
 	return text
-}
-
-// offerReverse listens for the connections of exits that speak NWS as written,
-// where the user offers that.
-func (t *tunnel) offerReverse(ctx context.Context, opts *nostrlink.LinkOptions, up *config.Up) error {
-	if up.PublicAddress == "" || !up.NWSClearText || up.Mode == config.ModeSession {
-		return nil
-	}
-	_, port, err := net.SplitHostPort(up.PublicAddress)
-	if err != nil {
-		return fmt.Errorf("public_address: %w", err)
-	}
-	// The answers have to bypass the tunnel, as the connections do.
-	l, err := (&net.ListenConfig{Control: platform.Control(up.Mark)}).Listen(ctx, "tcp", net.JoinHostPort("", port))
-	if err != nil {
-		return fmt.Errorf("public_address %s: %w", up.PublicAddress, err)
-	}
-	opts.Reverse = compat.NewReverseListener(l, up.PublicAddress)
-	t.background(opts.Reverse.Serve)
-	return nil
 }

@@ -54,6 +54,8 @@ func (d *decoder) check(c *Config) {
 	is(CheckExitMode(c.Exit.Mode), "exit", "mode")
 	is(oneOf(c.Exit.Policy, exit.Presets()...), "exit", "policy")
 	is(within(len(c.Exit.Rules), 0, exit.MaxRules), "exit", "rules")
+	is(oneOf(c.Exit.ConnectR, ConnectROff, ConnectRTLS, ConnectRClear), "exit", "connectr")
+	is(checkPublic(c.Exit.PublicAddress), "exit", "public_address")
 	is(within(c.Exit.MaxFlows, 1, 1<<20), "exit", "max_flows")
 	is(checkListen(c.Relay.Listen), "relay", "listen")
 	is(within(c.Relay.MaxEventBytes, 1024, 1<<24), "relay", "max_event_bytes")

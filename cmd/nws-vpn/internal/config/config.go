@@ -63,11 +63,14 @@ type Up struct {
 	// no session and so has no resolver to offer: IP or IP:port, for DNS over
 	// TCP through the exit. Empty: names do not resolve then.
 	NWSResolver string `toml:"nws_resolver"`
-	// PublicAddress, host:port, is where exits reach this machine, and
-	// NWSClearText allows those that know no session to connect to it, in the
-	// clear, instead of sending over relays (CONNECTR).
+	// PublicAddress, host:port, is where the exit reaches this machine, for a
+	// path that needs no relay (CONNECTR). NWSClearText allows exits that know no
+	// session to connect to it, too, in the clear.
 	PublicAddress string `toml:"public_address"`
 	NWSClearText  bool   `toml:"nws_clear_text"`
+	// Direct connects to the exit where that says it can be reached, for a path
+	// that needs no relay. The exit then knows this machine's address.
+	Direct bool `toml:"direct"`
 	// EarlyPorts are the TCP ports whose clients speak first: connections are
 	// accepted at once and their first bytes travel with the request.
 	EarlyPorts []uint16 `toml:"early_ports"`
@@ -100,9 +103,12 @@ type Exit struct {
 	// Mode is whom it serves: ModeAuto, or only entries that know the session,
 	// ModeSession.
 	Mode string `toml:"mode"`
-	// ConnectR connects to entries without a session that ask for it, to what
-	// the policy admits, in the clear.
-	ConnectR bool `toml:"connectr"`
+	// ConnectR is how it connects to entries that ask for it, at what the policy
+	// admits: ConnectROff, ConnectRTLS or ConnectRClear.
+	ConnectR string `toml:"connectr"`
+	// PublicAddress, host:port, is where entries reach it, for a path that
+	// needs no relay.
+	PublicAddress string `toml:"public_address"`
 	// Announce publishes that the exit is there, on its relays, for everybody.
 	Announce bool `toml:"announce"`
 	// Contact of the operator, and Instance to tell exits of one key apart, are
@@ -158,6 +164,14 @@ const (
 	ModeNWS     = "nws"
 )
 
+// How an exit connects to entries: not at all; within a session, with TLS that is
+// bound to it; or also without a session, in the clear.
+const (
+	ConnectROff   = "off"
+	ConnectRTLS   = "tls"
+	ConnectRClear = "clear"
+)
+
 // Default returns what holds without a file.
 func Default() *Config {
 	return &Config{
@@ -176,6 +190,7 @@ func Default() *Config {
 		},
 		Exit: Exit{
 			Mode:        ModeAuto,
+			ConnectR:    ConnectRTLS,
 			Policy:      exit.DefaultPreset,
 			MaxFlows:    exit.DefaultMaxFlows,
 			DialTimeout: Duration(exit.DefaultDialTimeout),
