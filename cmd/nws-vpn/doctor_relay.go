@@ -19,8 +19,12 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 )
 
-// hopTimeout bounds each hop of a relay.
-const hopTimeout = 5 * time.Second
+// hopTimeout bounds each hop of a relay, clockTimeout the question for the time
+// to one that has failed.
+const (
+	hopTimeout   = 5 * time.Second
+	clockTimeout = 2 * time.Second
+)
 
 // relayExamination tries the hops to one relay, up to the one that fails.
 type relayExamination struct {
@@ -60,7 +64,7 @@ func (r *relayExamination) examine(ctx context.Context) {
 		if s.Err != nil {
 			// The clock is worth asking wherever something answers.
 			if r.good.IsValid() {
-				try(ctx, doctor.HopDescription, hopTimeout, r.describe)
+				try(ctx, doctor.HopDescription, clockTimeout, r.describe)
 			}
 			return
 		}

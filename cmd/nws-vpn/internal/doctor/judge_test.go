@@ -1,0 +1,187 @@
+package doctor
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/platform"
+)
+
+func steps(hops ...string) []Step {
+	var list []Step
+	for _, h := range hops {
+		list = append(list, Step{Name: h})
+	}
+	return list
+}
+
+// failing is steps whose last one fails.
+func failing(err error, hops ...string) []Step {
+	list := steps(hops...)
+	list[len(list)-1].Err = err
+	return list
+}
+
+var (
+	goodRelay = Relay{URL: "ws://good", Steps: steps(HopName, HopConnection, HopWebsocket, HopQuestion), Description: &Step{}, ToldClock: true}
+	goodExit  = Exit{Name: "npub1x", Steps: steps(HopChoice, HopHandshake, HopResolver, HopConnect)}
+)
+
+func clocked(ahead time.Duration) Relay {
+	r := goodRelay
+	r.Ahead = ahead
+	return r
+}
+
+func TestJudge(t *testing.T) {
+	dead := Relay{URL: "wss://dead", Steps: failing(syscall.ECONNREFUSED, HopName, HopConnection)}
+	noExit := Exit{Name: "npub1x", Steps: failing(errors.New("no answer"), HopChoice, HopHandshake)}
+	for _, c := range []struct {
+		name  string
+		found Found
+		hop   string // of the failing line, or ""
+		do    string
+		works bool
+	}{
+		{"all well", Found{Relays: []Relay{goodRelay}, Exit: goodExit}, "", "", true},
+		{"configuration", Found{Config: Step{Err: errors.New("nws.toml:3: bad")}, Exit: Exit{Steps: failing(errors.New("none"), HopChoice)}}, "configuration", "correct", false},
+		{"one of two relays", Found{Relays: []Relay{dead, goodRelay}, Exit: goodExit}, HopConnection, "nothing listens", true},
+		{"no relay", Found{Relays: []Relay{dead}, Exit: Exit{Steps: steps(HopChoice)}}, HopConnection, "nothing listens", false},
+		{"exit silent", Found{Relays: []Relay{goodRelay}, Exit: noExit}, HopHandshake, "exit runs", false},
+		{"exit not chosen", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(errors.New("name one"), HopChoice)}}, HopChoice, "", false},
+		{"clock behind, exit silent", Found{Relays: []Relay{clocked(2 * time.Hour)}, Exit: noExit}, HopClock, "NTP", false},
+		{"clock ahead, exit silent", Found{Relays: []Relay{clocked(-2 * time.Hour)}, Exit: noExit}, HopClock, "NTP", false},
+		{"a relay's clock is wrong", Found{Relays: []Relay{clocked(2 * time.Hour)}, Exit: goodExit}, "", "", true},
+		{"most relays' clocks are right", Found{Relays: []Relay{clocked(2 * time.Hour), goodRelay, clocked(time.Second)}, Exit: noExit}, HopHandshake, "", false},
+		{"the exit complains of the clock", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(errors.New("refused: your clock differs from mine by 3m0s"), HopChoice, HopHandshake)}}, HopClock, "NTP", false},
+		{"exit cut off", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: append(failing(errors.New("SERVFAIL"), HopChoice, HopHandshake, HopResolver), Step{Name: HopConnect, Err: syscall.ENETUNREACH})}}, HopResolver, "resolves names", false},
+		{"exit's policy", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(syscall.EACCES, HopChoice, HopHandshake, HopResolver, HopConnect)}}, HopConnect, "policy", false},
+		{"stopped", Found{Tunnel: Tunnel{Denied: true}, Stopped: errors.New("as root"), Relays: []Relay{{URL: "ws://x"}}, Exit: Exit{Steps: steps(HopChoice)}}, "", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := Judge(&c.found)
+			switch f := r.Failing; {
+			case f == nil:
+				if c.hop != "" {
+					t.Errorf("nothing fails: %+v", r.Lines)
+				}
+			case f.Hop != c.hop || !strings.Contains(f.Do, c.do):
+				t.Errorf("failing hop %+v", f)
+			}
+			if r.Works != c.works {
+				t.Errorf("works: %v", r.Works)
+			}
+			var text strings.Builder
+			if err := r.Write(&text); err != nil || strings.Contains(text.String(), "The failing hop") != (c.hop != "") {
+				t.Errorf("%v\n%s", err, text.String())
+			}
+		})
+	}
+}
+
+// What comes after a failed hop is not tried, and what comes before is ok.
+func TestHopsAfterAFailedOne(t *testing.T) {
+	hops := relayHops("wss://x")
+	for i, hop := range hops {
+		r := Relay{URL: "wss://x", Steps: failing(errors.New("broken"), hops[:i+1]...)}
+		for j, l := range judgeRelay(&r, nil) {
+			want := NotTried
+			if j < i {
+				want = OK
+			} else if j == i {
+				want = Failed
+			}
+			if l.Verdict != want || j == i && l.Do == "" {
+				t.Errorf("%s fails: %+v, want %q", hop, l, want)
+			}
+		}
+		if r.Up() {
+			t.Errorf("%s fails, and the relay counts as usable", hop)
+		}
+	}
+	if !goodRelay.Up() || (&Relay{}).Up() {
+		t.Error("a relay is usable when its last hop works")
+	}
+}
+
+func TestRemedies(t *testing.T) {
+	for _, c := range []struct {
+		hop  string
+		err  error
+		want string
+	}{
+		{HopName, &net.DNSError{IsNotFound: true}, "spelling"},
+		{HopName, &net.DNSError{IsTimeout: true}, "does not answer"},
+		{HopConnection, fmt.Errorf("dial: %w", syscall.ECONNREFUSED), "nothing listens"},
+		{HopConnection, syscall.EPERM, "packet filter"},
+		{HopConnection, syscall.EHOSTUNREACH, "online"},
+		{HopConnection, context.DeadlineExceeded, "port 443"},
+		{HopConnection, errors.New("x"), "another relay"},
+		{HopTLS, x509.UnknownAuthorityError{}, "intercepting"},
+		{HopTLS, x509.HostnameError{Certificate: &x509.Certificate{}}, "another host's"},
+		{HopTLS, x509.CertificateInvalidError{Reason: x509.Expired}, "clock first"},
+		{HopTLS, context.DeadlineExceeded, "does not serve"},
+		{HopTLS, errors.New("x"), "breaks TLS off"},
+		{HopWebsocket, context.DeadlineExceeded, "does not serve"},
+		{HopWebsocket, errors.New("HTTP 404"), "URL of a Nostr relay"},
+		{HopQuestion, context.DeadlineExceeded, "unanswered"},
+		{HopQuestion, errors.New("restricted"), "refuses this client"},
+	} {
+		if got := relayRemedy(c.hop, c.err); !strings.Contains(got, c.want) {
+			t.Errorf("%s, %v: %q, want %q in it", c.hop, c.err, got, c.want)
+		}
+	}
+}
+
+func TestMachine(t *testing.T) {
+	in := &platform.Inspection{Resolver: platform.ResolverState{Path: "/etc/resolv.conf", Servers: []netip.Addr{netip.MustParseAddr("127.0.0.53")}, Link: "../run/x"}}
+	missing := func(name string) []platform.Ability {
+		return []platform.Ability{{Name: name, Missing: "there is none: get one"}}
+	}
+	for _, c := range []struct {
+		name            string
+		abilities       []platform.Ability
+		filter, running bool
+		want            Verdict
+	}{
+		{"all there", []platform.Ability{{Name: platform.AbilityTUN}}, true, false, OK},
+		{"no TUN", missing(platform.AbilityTUN), true, false, Failed},
+		{"no root", missing(platform.AbilityAdmin), true, false, Failed},
+		{"no root beside a tunnel", missing(platform.AbilityAdmin), true, true, Unknown},
+		{"no filter, but wanted", missing(platform.AbilityNFT), true, false, Failed},
+		{"no filter, none wanted", missing(platform.AbilityNFT), false, false, Note},
+		{"not to be told", []platform.Ability{{Name: platform.AbilityNFT, Missing: "x", Unknown: true}}, true, false, Unknown},
+		{"no user namespaces", missing(platform.AbilityUser), true, false, Note},
+	} {
+		lines := Machine(c.abilities, in, c.filter, c.running)
+		if l := lines[0]; l.Verdict != c.want || (l.Verdict == Failed && (l.Found != "there is none" || l.Do != "get one")) {
+			t.Errorf("%s: %+v", c.name, l)
+		}
+		if l := lines[1]; l.Verdict != OK || !strings.Contains(l.Found, "127.0.0.53") || !strings.Contains(l.Found, "../run/x") {
+			t.Errorf("%s: %+v", c.name, l)
+		}
+	}
+	if l := resolver(&platform.Inspection{}); l.Verdict != Note {
+		t.Errorf("no servers: %+v", l)
+	}
+}
+
+// Texts of relays and exits cannot draw on the terminal or forge lines.
+func TestForeignTextStaysInItsLine(t *testing.T) {
+	r := Judge(&Found{Relays: []Relay{{URL: "ws://x", Steps: failing(errors.New("no\x1b[2J\nok everything\u202e works"+strings.Repeat("x", 5000)), HopName)}}})
+	var text strings.Builder
+	if err := r.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	if s := text.String(); strings.ContainsAny(s, "\x1b\u202e") || strings.Contains(s, "\nok everything") || len(s) > 6000 {
+		t.Errorf("%q", s)
+	}
+}
