@@ -223,6 +223,7 @@ func (t *track) carry(ctx context.Context) error {
 	if size == 0 && ctx.Err() == nil {
 		return &finalError{fmt.Errorf("relay %s takes only messages that are too small to be of use: use another relay", t.post.url)}
 	}
+	t.bundle.wg.Go(func() { t.post.vouch(ctx, t.bundle.secrets.local, t.bundle.log.Debug) })
 	lost := t.post.lost()
 	c := attach(t.bundle, t, size)
 	t.hold(c)

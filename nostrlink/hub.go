@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
@@ -46,19 +45,12 @@ func NewHub(opts HubOptions) *Hub {
 	return h
 }
 
-// kindAuth is the answer to a relay's challenge. (NIP-42)
-const kindAuth = 22242
-
 func (h *Hub) authenticate(_ context.Context, url, challenge string) (event []byte, id [32]byte, err error) {
 	key, err := h.authKey()
 	if err != nil {
 		return nil, id, err
 	}
-	return envelope.Sign(nil, key, envelope.Template{
-		Kind:      kindAuth,
-		CreatedAt: time.Now(),
-		Tags:      [][]string{{"relay", url}, {"challenge", challenge}},
-	})
+	return signChallenge(key, url, challenge)
 }
 
 func (h *Hub) authKey() (key envelope.SecretKey, err error) {

@@ -11,6 +11,7 @@ import (
 type authenticator struct {
 	mu        sync.Mutex
 	challenge string // the newest, not yet answered
+	newest    string // answered or not
 	running   bool
 	err       error
 	done      chan struct{} // closed after the first attempt
@@ -25,6 +26,11 @@ const maxChallenge = 1024
 // challenged starts to answer the relay's challenge, unless an answer is under
 // way; then the newest challenge is answered next.
 func (c *Conn) challenged(challenge string) {
+	if len(challenge) <= maxChallenge {
+		c.auth.mu.Lock()
+		c.auth.newest = challenge
+		c.auth.mu.Unlock()
+	}
 	if c.opts.Auth == nil || len(challenge) > maxChallenge {
 		c.opts.Log.Debug("relay asks for authentication, which is not answered", "relay", c.url)
 		return
@@ -46,7 +52,9 @@ func (c *Conn) answerChallenges() {
 		challenge := a.challenge
 		a.challenge = ""
 		a.mu.Unlock()
-		err := c.authenticate(challenge)
+		ctx, cancel := context.WithTimeout(c.ending, c.opts.ReplyTimeout)
+		err := c.authenticate(ctx, challenge, c.opts.Auth)
+		cancel()
 		a.mu.Lock()
 		a.err = err
 		if !a.ended {
@@ -62,11 +70,40 @@ func (c *Conn) answerChallenges() {
 	}
 }
 
-// authenticate sends the signed answer and waits for the relay's verdict.
-func (c *Conn) authenticate(challenge string) error {
-	ctx, cancel := context.WithTimeout(c.ending, c.opts.ReplyTimeout)
+// A Signer answers a relay's challenge with a signed kind-22242 event for the
+// relay's URL.
+type Signer = func(ctx context.Context, url, challenge string) (event []byte, id [32]byte, err error)
+
+// Authenticate answers the relay's newest challenge with one more key, besides
+// the one of Options.Auth. It returns the relay's verdict, or ErrNoChallenge.
+func (c *Conn) Authenticate(ctx context.Context, sign Signer) error {
+	c.auth.mu.Lock()
+	challenge := c.auth.newest
+	c.auth.mu.Unlock()
+	if challenge == "" {
+		return fmt.Errorf("relay %s: %w", c.url, ErrNoChallenge)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.ReplyTimeout)
 	defer cancel()
-	event, id, err := c.opts.Auth(ctx, c.url, challenge)
+	return c.authenticate(ctx, challenge, sign)
+}
+
+// Authenticate is [Conn.Authenticate] on the present connection, which it waits
+// for. A later connection knows nothing of it.
+func (c *Client) Authenticate(ctx context.Context, sign Signer) error {
+	conn, err := c.connected(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.Authenticate(ctx, sign)
+}
+
+// ErrNoChallenge says that the relay has asked nobody to authenticate.
+var ErrNoChallenge = errors.New("the relay has sent no challenge to answer (NIP-42)")
+
+// authenticate sends the signed answer and waits for the relay's verdict.
+func (c *Conn) authenticate(ctx context.Context, challenge string, sign Signer) error {
+	event, id, err := sign(ctx, c.url, challenge)
 	if err != nil {
 		return fmt.Errorf("relay %s: cannot authenticate: %w", c.url, err)
 	}

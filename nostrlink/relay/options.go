@@ -20,10 +20,9 @@ type Options struct {
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is the configuration for wss; nil for the default.
 	TLS *tls.Config
-	// Auth answers the relay's request to authenticate (NIP-42) with a signed
-	// kind-22242 event for that URL and challenge. It is called in a goroutine
+	// Auth answers the relay's request to authenticate (NIP-42). It is called in a goroutine
 	// of its own, one at a time. Nil: the request is not answered.
-	Auth func(ctx context.Context, url, challenge string) (event []byte, id [32]byte, err error)
+	Auth Signer
 	// OnNotice gets what the relay says in a NOTICE, shortened and printable.
 	// It must not block. Nil: notices are only logged.
 	OnNotice func(text string)
