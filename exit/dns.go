@@ -91,6 +91,7 @@ func (f *dnsFlow) answer(ctx context.Context, q query) {
 		f.server.log.Debug("exit: dns query failed", "name", q.question.Name.String(), "err", err)
 		answer = q.answer(dnsmessage.RCodeServerFailure)
 	}
+	answer = f.server.gate.Load().filterAnswer(q, answer)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conn.SetWriteDeadline(time.Now().Add(answerTimeout))

@@ -25,6 +25,7 @@ type query struct {
 	header   dnsmessage.Header
 	question dnsmessage.Question
 	asked    bool // question is set
+	dnssec   bool // the client wants signatures (the DO bit of EDNS)
 
 	// local marks a query that is not forwarded but answered with rcode.
 	local bool
@@ -57,6 +58,7 @@ func parseQuery(raw []byte) (query, error) {
 		return q, nil
 	}
 	q.asked = true
+	q.dnssec = wantsSignatures(&p)
 	switch {
 	case q.question.Type == dnsmessage.TypeAXFR, q.question.Type == typeIXFR:
 		q.rcode = dnsmessage.RCodeRefused
@@ -66,6 +68,26 @@ func parseQuery(raw []byte) (query, error) {
 		q.local = false
 	}
 	return q, nil
+}
+
+// wantsSignatures looks for the DO bit in the additional records of a query
+// whose question was read.
+func wantsSignatures(p *dnsmessage.Parser) bool {
+	if p.SkipAllQuestions() != nil || p.SkipAllAnswers() != nil || p.SkipAllAuthorities() != nil {
+		return false
+	}
+	for {
+		h, err := p.AdditionalHeader()
+		if err != nil {
+			return false
+		}
+		if h.Type == dnsmessage.TypeOPT {
+			return h.DNSSECAllowed()
+		}
+		if p.SkipAdditional() != nil {
+			return false
+		}
+	}
 }
 
 // isLocalName reports whether fqdn must never be asked of a name server:

@@ -20,8 +20,8 @@ const (
 )
 
 // fixedServers serves the operator's own list.
-func fixedServers(servers []netip.AddrPort) func() ([]netip.AddrPort, error) {
-	return func() ([]netip.AddrPort, error) { return servers, nil }
+func fixedServers(servers []upstream) func() ([]upstream, error) {
+	return func() ([]upstream, error) { return servers, nil }
 }
 
 // resolvConf follows the machine's own list of name servers. It is safe for
@@ -32,11 +32,11 @@ type resolvConf struct {
 	mu      sync.Mutex
 	fresh   time.Time // until when nothing is looked at
 	changed time.Time // the file's time when it was read
-	servers []netip.AddrPort
+	servers []upstream
 	err     error
 }
 
-func (c *resolvConf) get() ([]netip.AddrPort, error) {
+func (c *resolvConf) get() ([]upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := time.Now(); now.After(c.fresh) {
@@ -64,7 +64,10 @@ func (c *resolvConf) readLocked() {
 		return
 	}
 	c.changed = info.ModTime()
-	c.servers, c.err = parseResolvConf(string(text)), nil
+	c.servers, c.err = nil, nil
+	for _, addr := range parseResolvConf(string(text)) {
+		c.servers = append(c.servers, plainUpstream{addr})
+	}
 	if len(c.servers) == 0 {
 		c.err = fmt.Errorf("exit: no name server in %s: give the exit name servers of its own", c.path)
 	}

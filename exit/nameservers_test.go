@@ -34,7 +34,7 @@ func TestResolvConf(t *testing.T) {
 func TestResolvConfIsFollowed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	c := &resolvConf{path: path}
-	get := func() []netip.AddrPort {
+	get := func() []upstream {
 		c.fresh = time.Time{}
 		servers, err := c.get()
 		if (len(servers) == 0) != (err != nil) {
@@ -61,7 +61,7 @@ func TestResolvConfIsFollowed(t *testing.T) {
 	first := get()
 	write("nameserver 192.0.2.2\n", time.Minute)
 	second := get()
-	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:53")}
+	want := []upstream{plainUpstream{netip.MustParseAddrPort("192.0.2.2:53")}}
 	if len(first) != 1 || !reflect.DeepEqual(second, want) {
 		t.Errorf("%v, then %v", first, second)
 	}

@@ -5,11 +5,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"time"
 
@@ -34,8 +32,9 @@ const (
 // search domains, no multicast. It is safe for concurrent use; its callers
 // bound how many queries are in flight.
 type resolver struct {
-	servers func() ([]netip.AddrPort, error) // at least one, or an error
-	try     time.Duration                    // how long one server is waited for
+	servers func() ([]upstream, error) // at least one, or an error
+	try     time.Duration              // how long one server is waited for
+	cache   *dnsCache                  // or nil
 }
 
 // exchange answers a query that was read by parseQuery: itself where the
@@ -44,6 +43,11 @@ type resolver struct {
 func (r *resolver) exchange(ctx context.Context, q query) ([]byte, error) {
 	if q.local {
 		return q.answer(q.rcode), nil
+	}
+	if r.cache != nil {
+		if answer := r.cache.get(&q); answer != nil {
+			return answer, nil
+		}
 	}
 	servers, err := r.servers()
 	if err != nil {
@@ -64,6 +68,9 @@ func (r *resolver) exchange(ctx context.Context, q query) ([]byte, error) {
 				continue
 			}
 		}
+		if r.cache != nil {
+			r.cache.put(&q, answer)
+		}
 		return answer, nil
 	}
 	if failure != nil {
@@ -72,84 +79,22 @@ func (r *resolver) exchange(ctx context.Context, q query) ([]byte, error) {
 	return nil, cmp.Or(err, ctx.Err())
 }
 
-// ask sends q to one server over UDP and, when the answer does not fit, over
-// TCP. The answer has q's own ID.
-func (r *resolver) ask(ctx context.Context, server netip.AddrPort, q query) ([]byte, error) {
+// ask sends q to one server. The answer has q's own ID.
+func (r *resolver) ask(ctx context.Context, server upstream, q query) ([]byte, error) {
 	// The client's ID is the client's business; ours is fresh each time, as
 	// is the source port of each socket, so that answers cannot be guessed.
 	sent := bytes.Clone(q.raw)
 	binary.BigEndian.PutUint16(sent, uint16(rand.Uint32()))
-	answer, err := r.askUDP(ctx, server, sent)
-	if err == nil && isTruncated(answer) {
-		answer, err = r.askTCP(ctx, server, sent)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("exit: ask name server %v: %w", server, err)
-	}
-	copy(answer[:2], q.raw[:2])
-	return answer, nil
-}
-
-// askUDP returns the first datagram that answers the query. What does not is
-// passed over: anybody may send datagrams to our port.
-func (r *resolver) askUDP(ctx context.Context, server netip.AddrPort, sent []byte) ([]byte, error) {
-	conn, stop, err := r.dialServer(ctx, "udp", server)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
-	if _, err := conn.Write(sent); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, maxUDPAnswer+1)
-	for {
-		n, err := conn.Read(buf)
-		if err != nil {
-			return nil, err
-		}
-		if !answers(buf[:n], sent) {
-			continue
-		}
-		if n > maxUDPAnswer {
-			buf[2] |= truncatedBit
-		}
-		return bytes.Clone(buf[:n]), nil
-	}
-}
-
-func (r *resolver) askTCP(ctx context.Context, server netip.AddrPort, sent []byte) ([]byte, error) {
-	conn, stop, err := r.dialServer(ctx, "tcp", server)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
-	if err := writeFramed(conn, sent); err != nil {
-		return nil, err
-	}
-	answer, err := readFramed(conn, 1<<16-1)
-	if err != nil {
-		return nil, err
-	}
-	if !answers(answer, sent) {
-		return nil, errors.New("answer to another query")
-	}
-	return answer, nil
-}
-
-// dialServer connects to a name server for one try: the connection's deadline
-// is set, and the end of ctx cuts it short. stop closes it.
-func (r *resolver) dialServer(ctx context.Context, network string, server netip.AddrPort) (conn net.Conn, stop func(), err error) {
 	deadline := time.Now().Add(r.try)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	d := net.Dialer{Deadline: deadline}
-	if conn, err = d.DialContext(ctx, network, server.String()); err != nil {
-		return nil, nil, err
+	answer, err := server.ask(ctx, sent, deadline)
+	if err != nil {
+		return nil, fmt.Errorf("exit: ask a name server: %w", err)
 	}
-	conn.SetDeadline(deadline)
-	unhook := context.AfterFunc(ctx, func() { conn.Close() })
-	return conn, func() { unhook(); conn.Close() }, nil
+	copy(answer[:2], q.raw[:2])
+	return answer, nil
 }
 
 // lookup returns the addresses of host, which parseHost accepted, IPv6 first.

@@ -13,7 +13,11 @@ import (
 )
 
 func newResolver(servers ...netip.AddrPort) *resolver {
-	return &resolver{servers: fixedServers(servers), try: 5 * time.Second}
+	var list []upstream
+	for _, s := range servers {
+		list = append(list, plainUpstream{s})
+	}
+	return &resolver{servers: fixedServers(list), try: 5 * time.Second}
 }
 
 func ask(t *testing.T, r *resolver, host string, typ dnsmessage.Type) ([]byte, error) {

@@ -192,7 +192,7 @@ func TestPresets(t *testing.T) {
 func TestRulesBeforeNamesAreLookedUp(t *testing.T) {
 	asked := false
 	s := newServer(t, Config{Policy: Policy{Rules: rules(t, "deny secret.example")}})
-	s.resolver = &resolver{servers: func() ([]netip.AddrPort, error) { asked = true; return nil, nil }}
+	s.resolver = &resolver{servers: func() ([]upstream, error) { asked = true; return nil, nil }}
 	r := newRequest(t, "tcp", "www.secret.example:443")
 	handle(t, s, r)
 	if err := <-r.rejected; reasonOf(err) != ReasonPolicy || asked {

@@ -45,7 +45,7 @@ type Config struct {
 	TLS *tls.Config
 	// Nameservers resolve names; by default those of /etc/resolv.conf, which
 	// is followed when it changes.
-	Nameservers []netip.AddrPort
+	Nameservers []Nameserver
 	// MaxFlows bounds the flows open at a time; 0 stands for DefaultMaxFlows.
 	MaxFlows int
 	// MaxDials bounds how many of them are being dialled; 0 stands for
@@ -73,12 +73,13 @@ const (
 // Server serves requests. It has no goroutines of its own: those of a request
 // end with its Handle.
 type Server struct {
-	key      [32]byte
-	gate     atomic.Pointer[gate]
-	local    *localNets
-	services map[uint16]*service
-	tls      *tls.Config // or nil: no service needs it
-	resolver *resolver
+	key       [32]byte
+	gate      atomic.Pointer[gate]
+	local     *localNets
+	services  map[uint16]*service
+	tls       *tls.Config // or nil: no service needs it
+	resolver  *resolver
+	upstreams []upstream // of the operator's own list
 
 	dialTimeout, udpIdle time.Duration
 	log                  *slog.Logger
@@ -134,11 +135,13 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.services[port] = &service{Target: target}
 	}
-	servers := fixedServers(cfg.Nameservers)
-	if len(cfg.Nameservers) == 0 {
-		servers = (&resolvConf{path: resolvConfPath}).get
+	s.resolver = &resolver{servers: (&resolvConf{path: resolvConfPath}).get, try: tryTimeout, cache: newDNSCache()}
+	if len(cfg.Nameservers) > 0 {
+		for _, n := range cfg.Nameservers {
+			s.upstreams = append(s.upstreams, newUpstream(n, nil))
+		}
+		s.resolver.servers = fixedServers(s.upstreams)
 	}
-	s.resolver = &resolver{servers: servers, try: tryTimeout}
 	return s, nil
 }
 
@@ -281,6 +284,15 @@ func (s *Server) reject(req Request, err error) {
 	s.refused[reason].Add(1)
 	s.log.Debug("exit: refused", "network", req.Network(), "destination", req.Address(), "reason", reason.String(), "err", err)
 	req.Reject(err)
+}
+
+// Close lets go of connections to name servers that were kept. It is called once
+// every Handle has returned.
+func (s *Server) Close() error {
+	for _, u := range s.upstreams {
+		u.close()
+	}
+	return nil
 }
 
 // Stats returns what the Server has done since New.

@@ -61,7 +61,7 @@ refused unless allowed; port 25 is closed.`,
 			if e.AllowPrivate, err = parseAll(e.AllowPrivate, allowPrivate, netip.ParsePrefix, "--allow-private"); err != nil {
 				return err
 			}
-			if e.Nameservers, err = parseAll(e.Nameservers, nameservers, config.ParseNameserver, "--dns"); err != nil {
+			if e.Nameservers, err = parseAll(e.Nameservers, nameservers, exit.ParseNameserver, "--dns"); err != nil {
 				return err
 			}
 			e.Announce = e.Announce || announced
@@ -74,7 +74,7 @@ refused unless allowed; port 25 is closed.`,
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
 	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; PORT=tls:…: with TLS in front of it")
 	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
-	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server (IP or IP:PORT) instead of the system's")
+	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server instead of the system's: IP, IP:PORT, tls://NAME@IP or https://NAME@IP/PATH")
 	cmd.Flags().StringVar(&mode, "mode", "", "whom to serve: auto (default), or only those who know the session: session")
 	cmd.Flags().BoolVar(&announced, "announce", false, "announce the exit on its relays, for everybody to find")
 	return cmd
@@ -149,6 +149,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	defer server.Close()
 	paths, closePaths, err := exitPaths(ctx, e, server.DialBack)
 	if err != nil {
 		return err

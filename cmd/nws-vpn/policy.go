@@ -79,6 +79,7 @@ func explainPolicy(ctx context.Context, out io.Writer, e *config.Exit, as, netwo
 	if err != nil {
 		return err
 	}
+	defer server.Close()
 	x := server.Explain(ctx, client, network, destination)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, v := range x.Addresses {

@@ -124,7 +124,7 @@ type Exit struct {
 	Rules  []exit.Rule `toml:"rules"`
 	Policy string      `toml:"policy"`
 	// Nameservers resolve names, instead of the system's.
-	Nameservers []netip.AddrPort `toml:"nameservers"`
+	Nameservers []exit.Nameserver `toml:"nameservers"`
 	// MaxFlows bounds the flows open at a time.
 	MaxFlows int `toml:"max_flows"`
 	// DialTimeout bounds a dial, lookup included.

@@ -131,7 +131,7 @@ dial_timeout = "1m30s"
 	}
 	want.Exit.Policy = "web"
 	want.Up.EarlyPorts = nil
-	want.Exit.Nameservers = []netip.AddrPort{netip.MustParseAddrPort("[::1]:53"), netip.MustParseAddrPort("127.0.0.1:5353")}
+	want.Exit.Nameservers = []exit.Nameserver{{Addr: netip.MustParseAddrPort("[::1]:53")}, {Addr: netip.MustParseAddrPort("127.0.0.1:5353")}}
 	want.Exit.DialTimeout = Duration(90 * time.Second)
 	want.Names = map[string]string{"blog": npub}
 	if diff := compare(want, got); diff != "" {

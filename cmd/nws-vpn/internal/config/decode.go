@@ -98,8 +98,8 @@ func (d *decoder) set(into, value any, key toml.Key) {
 		*into, err = asList(value, parsed(exit.ParseRule))
 	case *[]netip.Prefix:
 		*into, err = asList(value, parsed(parsePrefix))
-	case *[]netip.AddrPort:
-		*into, err = asList(value, parsed(ParseNameserver))
+	case *[]exit.Nameserver:
+		*into, err = asList(value, parsed(exit.ParseNameserver))
 	case *map[string]string:
 		*into = asMap(d, value, key, sameText, asString)
 	case *map[uint16]exit.Target:
