@@ -79,6 +79,9 @@ func (b *bundle) goDirect(end direct.End, opts Direct, offers []string) {
 		// One connection is enough for all of them.
 		add(opts.offer()[0], errNotCalled, func(d *directTrack) { d.listen(opts.Listener) })
 	}
+	if end == direct.Entry && len(b.directs) > 0 {
+		b.session.Ping() // the exit dials once it has heard us, and so do we
+	}
 }
 
 var errNotCalled = errors.New("the other end has not connected to it: is the port open, and does that end allow it?")
