@@ -38,9 +38,7 @@ type optional interface {
 type env struct {
 	resolvConf string
 	tun        string
-	// uplinkFiles are where a resolver on this machine leaves the servers it
-	// forwards to, in the order they are tried.
-	uplinkFiles []string
+	dns        dnsPlaces
 	// step is called before and after everything that changes the machine or
 	// the journal. An error stands for the failure of what comes next.
 	step func(point string) error
@@ -50,16 +48,17 @@ func machineEnv() *env {
 	return &env{
 		resolvConf: "/etc/resolv.conf",
 		tun:        "/dev/net/tun",
-		uplinkFiles: []string{
-			"/run/systemd/resolve/resolv.conf",
-			"/run/NetworkManager/no-stub-resolv.conf",
-		},
-		step: func(string) error { return nil },
+		dns:        machineDNSPlaces(),
+		step:       func(string) error { return nil },
 	}
 }
 
 // record is a change as the journal keeps it: exactly one field is set.
 type record struct {
+	Resolved       *resolvedChange   `json:"resolved,omitempty"`
+	NetworkManager *nmChange         `json:"networkmanager,omitempty"`
+	Resolvconf     *resolvconfChange `json:"resolvconf,omitempty"`
+
 	Sysctl  *sysctlChange  `json:"sysctl,omitempty"`
 	Link    *linkChange    `json:"link,omitempty"`
 	Address *addressChange `json:"address,omitempty"`
@@ -70,6 +69,12 @@ type record struct {
 
 func recordOf(c change) record {
 	switch c := c.(type) {
+	case *resolvedChange:
+		return record{Resolved: c}
+	case *nmChange:
+		return record{NetworkManager: c}
+	case *resolvconfChange:
+		return record{Resolvconf: c}
 	case *sysctlChange:
 		return record{Sysctl: c}
 	case *linkChange:
@@ -90,6 +95,15 @@ func recordOf(c change) record {
 func (r record) change() (change, error) {
 	var found []change
 	var err error
+	if r.Resolved != nil {
+		found, err = append(found, r.Resolved), r.Resolved.check()
+	}
+	if r.NetworkManager != nil {
+		found = append(found, r.NetworkManager)
+	}
+	if r.Resolvconf != nil {
+		found, err = append(found, r.Resolvconf), r.Resolvconf.check()
+	}
 	if r.Sysctl != nil {
 		found, err = append(found, r.Sysctl), r.Sysctl.check()
 	}

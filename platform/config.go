@@ -45,9 +45,10 @@ type Config struct {
 	// or /128, and everything is routed to the device anyway. A family with no
 	// address here is closed while the tunnel is up.
 	Addresses []netip.Prefix
-	// DNS servers for the resolver's file; none leaves the file alone.
+	// DNS servers that programs are to ask; none leaves names alone.
 	DNS []netip.Addr
-	// DNSManager says who is told of DNS: "auto" or "" finds it out.
+	// DNSManager says who is told of DNS: DNSResolved and so on. DNSAuto or ""
+	// finds out who is in charge.
 	DNSManager string
 	// Reserved are the networks of addresses that mean something in the tunnel
 	// only. Nothing sends to them by another way, not marked sockets either.
@@ -176,6 +177,8 @@ func (c Config) validateDevice() error {
 		return fmt.Errorf("platform: %d addresses for %s: at most %d are taken", len(c.Addresses), c.Device, maxAddresses)
 	case len(c.DNS) > maxDNS:
 		return fmt.Errorf("platform: %d name servers: a resolver reads no more than %d", len(c.DNS), maxDNS)
+	case !ValidDNSManager(c.DNSManager):
+		return fmt.Errorf("platform: nobody who manages name servers is called %q: use %s", c.DNSManager, DNSAuto)
 	}
 	for _, p := range c.Addresses {
 		if a := p.Addr(); !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {

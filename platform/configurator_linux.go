@@ -14,6 +14,9 @@ import (
 // configurator holds the lock of a state directory, and knows what it has
 // changed.
 type configurator struct {
+	// Who manages names, and why, as the log was told last; under mu.
+	names string
+
 	env   *env
 	dir   string
 	log   *slog.Logger
@@ -114,14 +117,14 @@ func (c *configurator) resume() error {
 		return fmt.Errorf("platform: the journal in %s is about another network namespace, net:[%d], which still exists: run this there, or choose another state directory", c.dir, j.Namespace.Inode)
 	}
 	c.log.Info("found what a tunnel left before the machine was restarted, or in a namespace that is gone", "changes", len(j.Changes))
-	var files []change
-	for _, ch := range j.Changes {
-		if _, ok := ch.(*resolvChange); ok {
-			files = append(files, ch)
-		}
+	lasting := slices.DeleteFunc(slices.Clone(c.onDisk), func(ch change) bool { return !outlivesBoot(ch) })
+	left, err := c.undoAll(lasting)
+	if err != nil {
+		// It stays on the list, for the next Set or CleanUp: the tunnel can do
+		// without names, and the machine must not be open for their sake.
+		c.log.Warn("what an earlier tunnel left cannot be undone yet", "err", err)
 	}
-	left, err := c.undoAll(files)
-	return errors.Join(err, c.save(left))
+	return c.save(left)
 }
 
 // isGone reports whether a change has gone with its device.
@@ -133,6 +136,8 @@ func isGone(ch change) bool {
 		return !isDevice(ch.Index, ch.Device)
 	case *routeChange:
 		return ch.Device != "" && !isDevice(ch.Index, ch.Device)
+	case *resolvedChange:
+		return !isDevice(ch.Index, ch.Device)
 	}
 	return false
 }
@@ -163,6 +168,10 @@ func (c *configurator) set(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("platform: %w", err)
 	}
+	if manager, why := f.dnsManager(cfg, c.applied); manager+why != c.names {
+		c.names = manager + why
+		c.log.Info("who is told of the tunnel's name servers", "manager", manager, "why", why)
+	}
 	told := c.notes
 	c.notes = notes
 	if err := c.reconcile(wanted); err != nil {
@@ -180,13 +189,7 @@ func (c *configurator) set(cfg Config) error {
 func (c *configurator) UplinkDNS() []netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var r *resolvChange
-	for _, ch := range c.applied {
-		if ch, ok := ch.(*resolvChange); ok {
-			r = ch
-		}
-	}
-	return uplinkServers(c.env, r)
+	return uplinkServers(c.env, c.applied)
 }
 
 func (c *configurator) Notes() []string {

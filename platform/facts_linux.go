@@ -33,6 +33,7 @@ type facts struct {
 	names     map[int]string          // of interfaces, by index
 	resolv    savedFile
 	resolvErr error
+	dns       dnsProbe
 }
 
 func (f *facts) families() []int {
@@ -69,7 +70,7 @@ func gather(e *env, cfg Config) (*facts, error) {
 			return nil, err
 		}
 	}
-	f.resolv, f.resolvErr = readFile(e.resolvConf)
+	f.gatherDNS(e, cfg)
 	return f, nil
 }
 

@@ -76,6 +76,9 @@ type ResolverState struct {
 	Link    string       `json:"link,omitempty"` // where it points, if it is a symbolic link
 	Ours    bool         `json:"ours"`
 	Servers []netip.Addr `json:"servers,omitempty"`
+	// Manager is who was told of the tunnel's name servers, as DNSResolved and
+	// so on; "" if nobody was.
+	Manager string `json:"manager,omitempty"`
 	// Uplink are the servers that the machine would ask without us, as far as
 	// that can be known.
 	Uplink []netip.Addr `json:"uplink,omitempty"`

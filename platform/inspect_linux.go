@@ -138,6 +138,7 @@ func routeKind(kind int) string {
 
 func (in *Inspection) readResolver(stateDir string) {
 	e := machineEnv()
+	applied := journaled(stateDir)
 	in.Resolver.Path = e.resolvConf
 	in.Resolver.Link, _ = os.Readlink(e.resolvConf) // fails when it is no link
 	text, err := readBounded(e.resolvConf)
@@ -146,22 +147,18 @@ func (in *Inspection) readResolver(stateDir string) {
 	}
 	in.Resolver.Ours = strings.HasPrefix(string(text), resolvHeader)
 	in.Resolver.Servers = parseResolvConf(text)
-	in.Resolver.Uplink = uplinkServers(e, journaledResolver(stateDir))
+	in.Resolver.Uplink = uplinkServers(e, applied)
+	in.Resolver.Manager = managerOf(applied)
 }
 
-// journaledResolver returns what the tunnel of a state directory has done to the
-// resolver's file, or nil if that is nothing or not to be known.
-func journaledResolver(stateDir string) *resolvChange {
+// journaled returns what the tunnel of a state directory has changed, none if
+// that is not to be known.
+func journaled(stateDir string) []change {
 	j, err := readJournal(stateDir)
 	if j == nil || err != nil {
 		return nil
 	}
-	for _, c := range j.Changes {
-		if r, ok := c.(*resolvChange); ok {
-			return r
-		}
-	}
-	return nil
+	return j.Changes
 }
 
 // Ask returns the way that a packet would take. It needs no permission.

@@ -211,7 +211,7 @@ func testConfig() Config {
 // step.
 func testEnv(hook func(point string) error) *env {
 	e := machineEnv()
-	e.uplinkFiles = nil
+	e.dns.uplinkFiles = nil
 	if hook != nil {
 		e.step = hook
 	}

@@ -116,21 +116,3 @@ func planRules(cfg Config, f *facts) []change {
 	}
 	return list
 }
-
-func planResolver(cfg Config, f *facts, applied []change) (change, string) {
-	if len(cfg.DNS) == 0 {
-		return nil, ""
-	}
-	c := &resolvChange{Content: formatResolvConf(cfg.DNS), Saved: f.resolv}
-	if f.resolvErr != nil {
-		return nil, c.note(f.resolvErr)
-	}
-	if old, ok := find(applied, c.String()).(*resolvChange); ok && old.isOurs(f.resolv) {
-		c.Saved = old.Saved
-		return c, ""
-	}
-	if c.isHeaded(f.resolv) {
-		return c, "/etc/resolv.conf was left by an earlier tunnel whose journal is gone: after `nws-vpn down`, put your own back"
-	}
-	return c, ""
-}

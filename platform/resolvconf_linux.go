@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -268,33 +267,6 @@ func readXattrs(path string) map[string][]byte {
 		}
 	}
 	return attrs
-}
-
-// uplinkServers returns the name servers the machine uses without us; r is our
-// change, or nil.
-func uplinkServers(e *env, r *resolvChange) []netip.Addr {
-	text, err := readBounded(e.resolvConf)
-	if r != nil {
-		now, nerr := readFile(e.resolvConf)
-		if nerr == nil && r.isOurs(now) {
-			text, err = r.Saved.text(e)
-		}
-	}
-	var servers []netip.Addr
-	if err == nil && !bytes.HasPrefix(text, []byte(resolvHeader)) {
-		servers = parseResolvConf(text)
-	}
-	if !onlyLoopback(servers) {
-		return servers
-	}
-	for _, name := range e.uplinkFiles {
-		if text, err := readBounded(name); err == nil {
-			if behind := parseResolvConf(text); !onlyLoopback(behind) {
-				return behind
-			}
-		}
-	}
-	return servers
 }
 
 // text is what a reader of the saved file would see; that of a link is what is

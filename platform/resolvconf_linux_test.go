@@ -167,7 +167,7 @@ func TestUplinkServersBehindAForwarder(t *testing.T) {
 	must(t, os.WriteFile(stub, []byte("nameserver 127.0.0.53\noptions edns0 trust-ad\n"), 0o644))
 	must(t, os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.53\n"), 0o644))
 	e := testEnv(nil)
-	e.uplinkFiles = []string{dir + "/missing", stub, behind}
+	e.dns.uplinkFiles = []string{dir + "/missing", stub, behind}
 	for _, tc := range []struct{ text, want string }{
 		{"nameserver 127.0.0.1\n", "[127.0.0.53]"}, // no better is known
 		{"nameserver 192.0.2.53\nnameserver fe80::1%eth0\n", "[192.0.2.53 fe80::1%eth0]"},

@@ -84,6 +84,7 @@ var libraries = []library{
 	{"golang.org/x/crypto", []string{"nostrlink/envelope", "nostrlink/envelope/internal/*"}, "one place for cryptography to review"},
 	{"github.com/coder/websocket", []string{"nostrlink/relay", "nostrlink/relay/*", "nostrlink/relayd", "nostrlink/relaytest"}, "only relays speak websocket"},
 	{"github.com/vishvananda/netlink", []string{"platform", "platform/*", "internal/ifaddr", "internal/netlab", "test/bench/*"}, "only platform changes the machine's network; netlab changes its own"},
+	{"github.com/godbus/dbus", []string{"platform"}, "only platform tells other programs of this machine what to do"},
 	{"github.com/google/nftables", []string{"platform", "platform/*", "internal/netlab"}, "only platform changes the machine's network"},
 	{"github.com/spf13", []string{"cmd/nws-vpn"}, "flags are the command's"},
 	{"github.com/BurntSushi/toml", []string{"cmd/nws-vpn", "cmd/nws-vpn/internal/config"}, "one format, read in one place"},

@@ -15,6 +15,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/platform"
 )
 
 // check finds values that are of the right type and make no sense.
@@ -40,6 +41,7 @@ func (d *decoder) check(c *Config) {
 	is(checkKeys(c.Up.Trust), "up", "trust")
 	is(checkKeys(c.Up.TrustFollows), "up", "trust_follows")
 	is(CheckSpread(c.Up.Spread), "up", "spread")
+	is(checkDNSManager(c.Up.DNSManager), "up", "dns_manager")
 	is(CheckUpMode(c.Up.Mode), "up", "mode")
 	is(checkResolver(c.Up.NWSResolver), "up", "nws_resolver")
 	is(checkPublic(c.Up.PublicAddress), "up", "public_address")
@@ -104,6 +106,15 @@ func checkKeys(keys []string) error {
 		if _, err := envelope.ParsePublicKey(key); err != nil {
 			return fmt.Errorf("element %d: want an npub: %w", i+1, err)
 		}
+	}
+	return nil
+}
+
+// checkDNSManager finds out what is nobody who manages name servers.
+func checkDNSManager(s string) error {
+	if s == "" || !platform.ValidDNSManager(s) {
+		return fmt.Errorf("want %q, or %q, %q, %q, %q or %q, not %q", platform.DNSAuto, platform.DNSResolved,
+			platform.DNSNetworkManager, platform.DNSResolvconf, platform.DNSFile, platform.DNSNone, s)
 	}
 	return nil
 }

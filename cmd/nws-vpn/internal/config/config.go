@@ -84,6 +84,8 @@ type Up struct {
 	// DNS points the machine's resolver at the tunnel. Queries that programs
 	// send elsewhere are answered there in any case.
 	DNS bool `toml:"dns"`
+	// DNSManager says who is told of it: see platform.DNSAuto.
+	DNSManager string `toml:"dns_manager"`
 	// UDPIdle ends a UDP flow in which nothing has passed for so long.
 	UDPIdle Duration `toml:"udp_idle"`
 	// TrustSites presents verified .nostr sites in the name of the machine's own
@@ -186,6 +188,7 @@ func Default() *Config {
 			Mark:        platform.DefaultMark,
 			Table:       platform.DefaultTable,
 			DNS:         true,
+			DNSManager:  platform.DNSAuto,
 			UDPIdle:     Duration(5 * time.Minute),
 		},
 		Exit: Exit{

@@ -179,6 +179,7 @@ func TestRefused(t *testing.T) {
 		{"[up]\npublic_address = \":9333\"", `f:2: up.public_address: want host:port`},
 		{"[exit]\nmode = \"nws\"", `f:2: exit.mode: want auto or session, not "nws"`},
 		{"[up]\ndns = \"yes\"", `f:2: up.dns: want true or false, not a text in quotes`},
+		{"[up]\ndns_manager = \"bind\"", `f:2: up.dns_manager: want "auto", or "resolved"`},
 		{"[up]\ndns = 2026-01-01", `f:2: up.dns: want true or false, not a date or time`},
 		{"[up]\nudp_idle = 120", `f:2: up.udp_idle: want a duration in quotes, such as "90s" or "2m", not the number 120`},
 		{"[up]\nudp_idle = \"120\"", `f:2: up.udp_idle: want a duration above zero`},

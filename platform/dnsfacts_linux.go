@@ -1,0 +1,289 @@
+package platform
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// dnsPlaces are where the managers of names are found.
+type dnsPlaces struct {
+	bus         string   // the system's message bus
+	nsswitch    string   // what programs ask for names
+	programDirs []string // where resolvconf may be
+	recordDirs  []string // where its kinds keep what is registered
+	// Where a forwarder on this machine leaves the servers it forwards to, in
+	// the order they are tried.
+	uplinkFiles []string
+}
+
+func machineDNSPlaces() dnsPlaces {
+	return dnsPlaces{
+		bus:         "/run/dbus/system_bus_socket",
+		nsswitch:    "/etc/nsswitch.conf",
+		programDirs: []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"},
+		recordDirs: []string{
+			"/run/resolvconf/keys", "/run/resolvconf/interfaces", // openresolv
+			"/run/resolvconf/interface", "/etc/resolvconf/run/interface", // Debian's
+		},
+		uplinkFiles: []string{
+			"/run/systemd/resolve/resolv.conf",
+			"/run/NetworkManager/no-stub-resolv.conf",
+		},
+	}
+}
+
+// managesDNS reports whether programs are to ask servers in the tunnel.
+func (c Config) managesDNS() bool { return c.Device != "" && len(c.DNS) > 0 }
+
+// gatherDNS reads the resolver's file and, unless the file is all that matters,
+// asks who manages it.
+func (f *facts) gatherDNS(e *env, cfg Config) {
+	f.resolv, f.resolvErr = readFile(e.resolvConf)
+	if !cfg.managesDNS() || f.resolvErr != nil && f.resolv.Kind == "" {
+		return
+	}
+	text, _ := f.resolv.text(e)
+	f.dns.sees(f.resolv, text)
+	if cfg.DNSManager == DNSFile || cfg.DNSManager == DNSNone {
+		return
+	}
+	f.dns.nssResolve = asksResolved(e.dns.nsswitch)
+	_, f.dns.resolvconf = findResolvconf(e)
+	b, err := openBus(e)
+	if err != nil {
+		f.dns.resolved, f.dns.nm = err, err
+		return
+	}
+	defer b.close()
+	if f.dns.resolved = b.here(resolvedName); f.dns.resolved == nil {
+		f.dns.catchers = resolvedCatchers(b, f.link.Index)
+	}
+	if f.dns.nm = b.here(nmName); f.dns.nm == nil {
+		_ = b.get(nmName, nmDNSPath, nmDNSManager, "Mode", &f.dns.nmMode)
+		_ = b.get(nmName, nmDNSPath, nmDNSManager, "RcManager", &f.dns.nmFile)
+		f.dns.nmNow, f.dns.nm = readNMGlobal(b)
+	}
+}
+
+// asksResolved reports whether nsswitch.conf names systemd-resolved's module for
+// host names before the one that reads the resolver's file.
+func asksResolved(nsswitch string) bool {
+	text, err := readHead(nsswitch)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "hosts:" {
+			continue
+		}
+		resolve, dns := slices.Index(fields, "resolve"), slices.Index(fields, "dns")
+		return resolve > 0 && (dns < 0 || resolve < dns)
+	}
+	return false
+}
+
+// resolvedCatchers names the other links to which systemd-resolved sends all
+// names, as it will to ours.
+func resolvedCatchers(b *bus, device int) []string {
+	var list []managerDomain
+	if b.get(resolvedName, resolvedPath, resolvedManager, "Domains", &list) != nil {
+		return nil
+	}
+	var names []string
+	for _, d := range list {
+		if d.Domain != "." || int(d.Index) == device || len(names) == 8 {
+			continue
+		}
+		if d.Index == 0 {
+			names = append(names, "its own configuration")
+		} else if i, err := net.InterfaceByIndex(int(d.Index)); err == nil {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// dnsManager decides who is told of the tunnel's name servers, and says why. It
+// is pure. Behind a file of ours, the one it stands for counts.
+func (f *facts) dnsManager(cfg Config, applied []change) (manager, why string) {
+	if !cfg.managesDNS() {
+		return DNSNone, "the tunnel has no name server"
+	}
+	p := f.dns
+	for _, ch := range applied {
+		if r, ok := ch.(*resolvChange); ok && r.isOurs(f.resolv) {
+			p.sees(r.Saved, r.Saved.Content)
+		}
+	}
+	return chooseDNS(cfg.DNSManager, &p)
+}
+
+// planResolver is the change that has programs ask the tunnel for names, if there is
+// to be one, and what the user should know of it.
+func planResolver(cfg Config, f *facts, applied []change) (change, string) {
+	manager, _ := f.dnsManager(cfg, applied)
+	switch manager {
+	case DNSNone:
+		return nil, ""
+	case DNSResolved:
+		note := ""
+		if len(f.dns.catchers) > 0 {
+			note = fmt.Sprintf("systemd-resolved sends all names to %s too, and takes the first answer: take the domain ~. away there", strings.Join(f.dns.catchers, ", "))
+		}
+		return &resolvedChange{Device: cfg.Device, Index: f.link.Index, Servers: cfg.DNS}, note
+	case DNSNetworkManager:
+		c := &nmChange{Servers: cfg.DNS, Saved: f.dns.nmNow}
+		if old, ok := find(applied, c.String()).(*nmChange); ok && (old.isOurs(f.dns.nmNow) || f.dns.nm != nil) {
+			c.Saved = old.Saved
+		}
+		return c, ""
+	case DNSResolvconf:
+		return &resolvconfChange{Device: cfg.Device, Flavour: f.dns.resolvconf, Servers: cfg.DNS}, ""
+	}
+	return planFile(cfg, f, applied)
+}
+
+// planFile puts a file of ours in the place of the resolver's.
+func planFile(cfg Config, f *facts, applied []change) (change, string) {
+	c := &resolvChange{Content: formatResolvConf(cfg.DNS), Saved: f.resolv}
+	if f.resolvErr != nil {
+		return nil, c.note(f.resolvErr)
+	}
+	if old, ok := find(applied, c.String()).(*resolvChange); ok && old.isOurs(f.resolv) {
+		c.Saved = old.Saved
+		return c, ""
+	}
+	if c.isHeaded(f.resolv) {
+		return c, "/etc/resolv.conf was left by an earlier tunnel whose journal is gone: after `nws-vpn down`, put your own back"
+	}
+	return c, ""
+}
+
+// uplinkServers returns the name servers the machine uses without us. applied
+// are our changes: what they hide is looked for behind them.
+func uplinkServers(e *env, applied []change) []netip.Addr {
+	var best []netip.Addr
+	for _, source := range uplinkSources(e, applied) {
+		servers := source()
+		if len(servers) > 0 && !onlyLoopback(servers) {
+			return servers
+		}
+		if len(best) == 0 {
+			best = servers
+		}
+	}
+	return best
+}
+
+// uplinkSources are where to look, the best first. A server on this machine is
+// the last choice: it may forward into the tunnel.
+func uplinkSources(e *env, applied []change) []func() []netip.Addr {
+	var list []func() []netip.Addr
+	var ours []netip.Addr
+	var file *resolvChange
+	for _, ch := range applied {
+		switch ch := ch.(type) {
+		case *resolvChange:
+			file, ours = ch, append(ours, parseResolvConf(ch.Content)...)
+		case *resolvedChange:
+			ours = append(ours, ch.Servers...)
+			list = append(list, func() []netip.Addr { return orNone(resolvedUplink(e, ch.Index)) })
+		case *nmChange:
+			ours = append(ours, ch.Servers...)
+			list = append(list, func() []netip.Addr { return orNone(nmUplink(e)) })
+		case *resolvconfChange:
+			ours = append(ours, ch.Servers...)
+			list = append(list, func() []netip.Addr { return recordedServers(e, ch.key()) })
+		}
+	}
+	list = append(list, func() []netip.Addr { return fileServers(e, file) })
+	for _, name := range e.dns.uplinkFiles {
+		list = append(list, func() []netip.Addr {
+			text, err := readBounded(name)
+			if err != nil {
+				return nil
+			}
+			return parseResolvConf(text)
+		})
+	}
+	for i, source := range list {
+		list[i] = func() []netip.Addr {
+			return slices.DeleteFunc(source(), func(a netip.Addr) bool { return slices.Contains(ours, a) })
+		}
+	}
+	return list
+}
+
+func orNone(servers []netip.Addr, err error) []netip.Addr {
+	if err != nil {
+		return nil
+	}
+	return servers
+}
+
+// fileServers reads the resolver's file, or what stands behind ours.
+func fileServers(e *env, r *resolvChange) []netip.Addr {
+	now, err := readFile(e.resolvConf)
+	if err != nil {
+		return nil
+	}
+	if r != nil && r.isOurs(now) {
+		now = r.Saved
+	}
+	text, err := now.text(e)
+	if err != nil || strings.HasPrefix(string(text), resolvHeader) {
+		return nil
+	}
+	return parseResolvConf(text)
+}
+
+// recordedServers returns what others than us have registered with resolvconf.
+func recordedServers(e *env, ours string) []netip.Addr {
+	var servers []netip.Addr
+	for _, dir := range e.dns.recordDirs {
+		entries, _ := os.ReadDir(dir) // sorted by name
+		for _, entry := range entries[:min(len(entries), 64)] {
+			if entry.Name() == ours || !entry.Type().IsRegular() {
+				continue
+			}
+			if text, err := readBounded(filepath.Join(dir, entry.Name())); err == nil {
+				servers = append(servers, parseResolvConf(text)...)
+			}
+		}
+	}
+	return servers
+}
+
+// outlivesBoot reports whether a change is still there after the machine was
+// started anew.
+func outlivesBoot(ch change) bool {
+	switch ch.(type) {
+	case *resolvChange, *nmChange:
+		return true
+	}
+	return false
+}
+
+// managerOf tells who was told of the tunnel's name servers by the changes.
+func managerOf(applied []change) string {
+	for _, ch := range applied {
+		switch ch.(type) {
+		case *resolvChange:
+			return DNSFile
+		case *resolvedChange:
+			return DNSResolved
+		case *nmChange:
+			return DNSNetworkManager
+		case *resolvconfChange:
+			return DNSResolvconf
+		}
+	}
+	return ""
+}
