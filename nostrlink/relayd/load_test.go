@@ -125,6 +125,7 @@ func TestSlowSubscriberIsCut(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		publish(20) // it is noticed
 		publish(21)
+		synctest.Wait()
 		if st := s.Stats(); st.Slow != 1 || st.Subscriptions != 1 || st.Connections != 2 {
 			t.Errorf("%+v", st)
 		}
@@ -204,6 +205,7 @@ func TestWatchersHoldNobodyUp(t *testing.T) {
 		if took := time.Since(begun); took != events*time.Second {
 			t.Errorf("took %v", took)
 		}
+		synctest.Wait()
 		if st := s.Stats(); st.Slow != 1 { // the one that is stuck
 			t.Errorf("%+v", st)
 		}

@@ -59,11 +59,7 @@ func (d *decoder) check(c *Config) {
 	is(oneOf(c.Exit.ConnectR, ConnectROff, ConnectRTLS, ConnectRClear), "exit", "connectr")
 	is(checkPublic(c.Exit.PublicAddress), "exit", "public_address")
 	is(within(c.Exit.MaxFlows, 1, 1<<20), "exit", "max_flows")
-	is(checkListen(c.Relay.Listen), "relay", "listen")
-	is(within(c.Relay.MaxEventBytes, 1024, 1<<24), "relay", "max_event_bytes")
-	is(within(c.Relay.MaxConnections, 1, 1<<20), "relay", "max_connections")
-	is(within(c.Relay.EventsPerSecond, 0, 1<<30), "relay", "events_per_second")
-	is(within(c.Relay.BytesPerSecond, 0, 1<<30), "relay", "bytes_per_second")
+	d.checkRelay(&c.Relay)
 }
 
 func within(n, least, most int) error {

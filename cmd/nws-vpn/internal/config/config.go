@@ -135,18 +135,66 @@ type Exit struct {
 	UDPIdle Duration `toml:"udp_idle"`
 }
 
-// Relay is for `nws-vpn relay`.
+// Relay is for `nws-vpn relay`, and for the relay within an exit or a client.
 type Relay struct {
 	// Listen is the address to listen on, host:port.
 	Listen string `toml:"listen"`
+	// URL is how clients reach the relay, if not by the address it listens on.
+	URL string `toml:"url"`
+	// Name, Description and Contact are what the relay says of itself.
+	Name        string `toml:"name"`
+	Description string `toml:"description"`
+	Contact     string `toml:"contact"`
+
+	// Database is the file for the events that are kept; empty for memory.
+	Database string `toml:"database"`
+	// Keep are the kinds of events that are kept; see relayd.ParseKinds.
+	Keep []string `toml:"keep"`
+	// MaxKept and MaxKeptBytes bound the events that are kept, KeepFor how long
+	// one is after its created_at; zero for no bound.
+	MaxKept      int      `toml:"max_kept"`
+	MaxKeptBytes int      `toml:"max_kept_bytes"`
+	KeepFor      Duration `toml:"keep_for"`
+
+	// Members are the only ones who may use the relay, npubs; none for everybody.
+	Members []string `toml:"members"`
+	// MinPoW is the proof of work of an event to keep, in bits.
+	MinPoW int `toml:"min_pow"`
+
+	// TLSCert and TLSKey are files. ACMEHosts are the names for which a
+	// certificate is got by ACME, from the CA at ACMEDirectory and kept in
+	// ACMEDir, with ACMEEmail as the contact.
+	TLSCert       string   `toml:"tls_cert"`
+	TLSKey        string   `toml:"tls_key"`
+	ACMEHosts     []string `toml:"acme_hosts"`
+	ACMEDir       string   `toml:"acme_dir"`
+	ACMEEmail     string   `toml:"acme_email"`
+	ACMEDirectory string   `toml:"acme_directory"`
+	// BehindProxy takes clients' addresses from X-Forwarded-For.
+	BehindProxy bool `toml:"behind_proxy"`
+
 	// MaxEventBytes bounds an event's JSON.
 	MaxEventBytes int `toml:"max_event_bytes"`
-	// MaxConnections bounds the clients connected at a time.
-	MaxConnections int `toml:"max_connections"`
-	// EventsPerSecond and BytesPerSecond bound what each client may publish;
-	// zero for no bound.
-	EventsPerSecond int `toml:"events_per_second"`
-	BytesPerSecond  int `toml:"bytes_per_second"`
+	// MaxConnections bounds the clients connected at a time, and
+	// MaxConnectionsPerAddress those of one address.
+	MaxConnections           int `toml:"max_connections"`
+	MaxConnectionsPerAddress int `toml:"max_connections_per_address"`
+	MaxSubscriptions         int `toml:"max_subscriptions"`
+	// EventsPerSecond, BytesPerSecond and RequestsPerSecond bound what each
+	// client may publish and ask; those with Address in their names what one
+	// address may, those with Key what one author; zero for no bound.
+	EventsPerSecond          int `toml:"events_per_second"`
+	BytesPerSecond           int `toml:"bytes_per_second"`
+	RequestsPerSecond        int `toml:"requests_per_second"`
+	AddressEventsPerSecond   int `toml:"address_events_per_second"`
+	AddressBytesPerSecond    int `toml:"address_bytes_per_second"`
+	AddressRequestsPerSecond int `toml:"address_requests_per_second"`
+	KeyEventsPerSecond       int `toml:"key_events_per_second"`
+	KeyBytesPerSecond        int `toml:"key_bytes_per_second"`
+
+	// Metrics is where Prometheus finds figures: host:port on loopback, or unix:
+	// and the path of a socket; empty for nowhere.
+	Metrics string `toml:"metrics"`
 	// LogEvents prints a line for each event: kind, author, recipient, size.
 	LogEvents bool `toml:"log_events"`
 }
@@ -200,9 +248,21 @@ func Default() *Config {
 			UDPIdle:     Duration(exit.DefaultUDPIdle),
 		},
 		Relay: Relay{
-			Listen:         "127.0.0.1:7777",
-			MaxEventBytes:  65536,
-			MaxConnections: 1024,
+			Listen: "127.0.0.1:7777",
+			Name:   "nws-vpn relay",
+
+			Keep:         []string{"3", "5", "10002", "38333-38334"},
+			MaxKept:      10000,
+			MaxKeptBytes: 64 << 20,
+
+			ACMEDir:       "/var/lib/nws-vpn/acme",
+			ACMEDirectory: "https://acme-v02.api.letsencrypt.org/directory",
+
+			MaxEventBytes:            65536,
+			MaxConnections:           1024,
+			MaxConnectionsPerAddress: 100,
+			MaxSubscriptions:         64,
+			RequestsPerSecond:        50,
 		},
 	}
 }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+)
+
+// relayTLS returns how the relay does TLS, nil for not at all.
+func relayTLS(c *config.Relay, log *slog.Logger) (*tls.Config, error) {
+	var settings *tls.Config
+	switch {
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return nil, errors.New("--tls-cert and --tls-key go together")
+	case c.TLSCert != "" && len(c.ACMEHosts) > 0:
+		return nil, errors.New("a certificate comes from files or by ACME, not both: leave --tls-cert or --acme-host out")
+	case c.TLSCert != "":
+		files := &certificateFiles{cert: c.TLSCert, key: c.TLSKey, log: log}
+		if _, err := files.get(time.Now()); err != nil {
+			return nil, err
+		}
+		settings = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.get(time.Now()) }}
+	case len(c.ACMEHosts) > 0:
+		if err := os.MkdirAll(c.ACMEDir, 0o700); err != nil {
+			return nil, fmt.Errorf("the directory for ACME: %w", err)
+		}
+		manager := &autocert.Manager{
+			Prompt:     autocert.AcceptTOS,
+			Cache:      autocert.DirCache(c.ACMEDir),
+			HostPolicy: autocert.HostWhitelist(c.ACMEHosts...),
+			Email:      c.ACMEEmail,
+			Client:     &acme.Client{DirectoryURL: c.ACMEDirectory, UserAgent: "nws-vpn"},
+		}
+		settings = &tls.Config{GetCertificate: manager.GetCertificate, NextProtos: []string{acme.ALPNProto}}
+	default:
+		return nil, nil
+	}
+	settings.MinVersion = tls.VersionTLS12
+	settings.NextProtos = append([]string{"http/1.1"}, settings.NextProtos...) // no HTTP/2: websockets take connections over
+	return settings, nil
+}
+
+// certificateFiles is a certificate that is read anew after its files change.
+type certificateFiles struct {
+	cert, key string
+	log       *slog.Logger
+
+	mu      sync.Mutex
+	have    *tls.Certificate
+	of      [2]time.Time // when the files were last modified
+	checked time.Time
+}
+
+// recheck is how often the files are looked at.
+const recheck = 10 * time.Second
+
+// get returns the newest certificate. After a change that makes no sense the old
+// one stays.
+func (f *certificateFiles) get(now time.Time) (*tls.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.have != nil && now.Sub(f.checked) < recheck {
+		return f.have, nil
+	}
+	f.checked = now
+	of, err := modified(f.cert, f.key)
+	if err == nil && f.have != nil && of == f.of {
+		return f.have, nil
+	}
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.LoadX509KeyPair(f.cert, f.key)
+	}
+	switch {
+	case err == nil:
+		f.have, f.of = &pair, of
+	case f.have == nil:
+		return nil, fmt.Errorf("certificate: %w", err)
+	default:
+		f.log.Warn("the relay's certificate cannot be read anew and stays the old one", "err", err)
+	}
+	return f.have, nil
+}
+
+func modified(paths ...string) (times [2]time.Time, err error) {
+	for i, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return times, err
+		}
+		times[i] = info.ModTime()
+	}
+	return times, nil
+}
