@@ -65,6 +65,7 @@ type record struct {
 	Route   *routeChange   `json:"route,omitempty"`
 	Rule    *ruleChange    `json:"rule,omitempty"`
 	Resolv  *resolvChange  `json:"resolv,omitempty"`
+	Filter  *filterChange  `json:"filter,omitempty"`
 }
 
 func recordOf(c change) record {
@@ -87,6 +88,8 @@ func recordOf(c change) record {
 		return record{Rule: c}
 	case *resolvChange:
 		return record{Resolv: c}
+	case *filterChange:
+		return record{Filter: c}
 	}
 	return record{} // refused when the journal is read
 }
@@ -122,6 +125,9 @@ func (r record) change() (change, error) {
 	if r.Resolv != nil {
 		found = append(found, r.Resolv)
 	}
+	if r.Filter != nil {
+		found, err = append(found, r.Filter), r.Filter.check()
+	}
 	if len(found) != 1 {
 		return nil, fmt.Errorf("a record of %d changes", len(found))
 	}
@@ -153,6 +159,14 @@ func find(list []change, name string) change {
 		}
 	}
 	return nil
+}
+
+// describe lists a change as commands; most are one.
+func describe(c change) []string {
+	if s, ok := c.(interface{ script() []string }); ok {
+		return s.script()
+	}
+	return []string{c.String()}
 }
 
 // missingFrom returns the changes of a that b has none of the same name for.

@@ -24,11 +24,15 @@ type configurator struct {
 	boot  string
 	ns    namespace
 
-	mu      sync.Mutex
-	lock    *os.File // nil when closed
-	applied []change // what is in force, or may be
-	onDisk  []change // what the journal lists: no less
-	notes   []string
+	mu         sync.Mutex
+	lock       *os.File // nil when closed
+	config     Config   // of the last Set
+	held       *Config  // what Close leaves; nil for nothing
+	applied    []change // what is in force, or may be
+	onDisk     []change // what the journal lists: no less
+	heldOnDisk *Config
+	notes      []string
+	failed     map[string]bool // what the last Set went without, by name
 }
 
 // New takes the state directory, which keeps the journal and should outlive a
@@ -55,10 +59,18 @@ func New(stateDir string, o Options) (Configurator, error) {
 
 // CleanUp undoes what the journal says a process that is gone has left. It does
 // nothing when there is nothing to undo, so it may run at any time, any number
-// of times. It fails with a *LockedError while a process has the directory.
-func CleanUp(stateDir string, log *slog.Logger) error { return cleanUp(stateDir, log, machineEnv()) }
+// of times. A machine that Config.Hold has left closed stays closed. It fails
+// with a *LockedError while a process has the directory.
+func CleanUp(stateDir string, log *slog.Logger) error {
+	return cleanUp(stateDir, log, machineEnv(), false)
+}
 
-func cleanUp(stateDir string, log *slog.Logger, e *env) error {
+// Unlock is CleanUp that also opens a machine that Config.Hold has left closed.
+func Unlock(stateDir string, log *slog.Logger) error {
+	return cleanUp(stateDir, log, machineEnv(), true)
+}
+
+func cleanUp(stateDir string, log *slog.Logger, e *env, unlock bool) error {
 	if _, err := os.Stat(filepath.Join(stateDir, journalName)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -72,11 +84,11 @@ func cleanUp(stateDir string, log *slog.Logger, e *env) error {
 	if err != nil {
 		return err
 	}
+	if unlock {
+		c.held = nil
+	}
 	return c.Close()
 }
-
-// Unlock is CleanUp that also opens a machine that Config.Hold has left closed.
-func Unlock(stateDir string, log *slog.Logger) error { return cleanUp(stateDir, log, machineEnv()) }
 
 // open locks the directory and reads the journal.
 func open(dir string, log *slog.Logger, e *env) (*configurator, error) {
@@ -111,6 +123,7 @@ func (c *configurator) resume() error {
 	if j.Boot == c.boot && j.Namespace.same(c.ns) {
 		c.log.Info("found what an earlier tunnel left", "changes", len(j.Changes))
 		c.applied = slices.DeleteFunc(slices.Clone(c.onDisk), isGone)
+		c.held, c.heldOnDisk = j.Held, j.Held
 		return nil
 	}
 	if j.Boot == c.boot && j.Namespace.Inode != c.ns.Inode && j.Namespace.exists() {
@@ -148,12 +161,28 @@ func (c *configurator) Set(cfg Config) error {
 	if c.lock == nil {
 		return errors.New("platform: set after close")
 	}
-	return c.set(cfg)
+	held := c.held
+	c.held = cfg.closed()
+	err := c.set(cfg)
+	if err != nil {
+		c.held = held
+	}
+	return err
+}
+
+// closed returns the state that c leaves behind, or nil.
+func (c Config) closed() *Config {
+	if !c.Hold {
+		return nil
+	}
+	c.Device, c.MTU, c.Addresses, c.DNS = "", 0, nil, nil
+	return &c
 }
 
 func (c *configurator) set(cfg Config) error {
 	if cfg.isZero() {
-		c.notes = nil
+		c.notes, c.config = nil, cfg
+		c.linger()
 		return c.reconcile(nil)
 	}
 	cfg = cfg.withDefaults()
@@ -173,11 +202,13 @@ func (c *configurator) set(cfg Config) error {
 		c.log.Info("who is told of the tunnel's name servers", "manager", manager, "why", why)
 	}
 	told := c.notes
-	c.notes = notes
+	c.notes, c.failed = notes, make(map[string]bool)
 	if err := c.reconcile(wanted); err != nil {
 		c.notes = told
 		return err
 	}
+	c.config = cfg
+	c.endLinger(cfg)
 	for _, n := range c.notes {
 		if !slices.Contains(told, n) {
 			c.log.Warn("the tunnel is up, with a limit", "note", n)
@@ -204,7 +235,11 @@ func (c *configurator) Close() error {
 	if c.lock == nil {
 		return nil
 	}
-	err := c.set(Config{})
+	var last Config
+	if c.held != nil {
+		last = *c.held
+	}
+	err := c.set(last)
 	err = errors.Join(err, c.lock.Close())
 	c.lock = nil
 	return err

@@ -13,11 +13,14 @@ const mainTable = unix.RT_TABLE_MAIN
 // checkConflicts refuses a Config whose numbers or addresses the machine uses
 // for something else.
 func checkConflicts(cfg Config, f *facts, applied []change) error {
+	taken := make(map[int]bool)
+	for _, c := range planRules(cfg, f) {
+		taken[c.(*ruleChange).Priority] = true
+	}
 	for _, family := range f.families() {
 		for i := range f.rules[family] {
 			n := &f.rules[family][i]
-			p := n.Priority - cfg.RulePriority
-			if (p == 0 || p == 10 || p == 20) && !isOurRule(n, family, applied) {
+			if taken[n.Priority] && !isOurRule(n, family, applied) {
 				return fmt.Errorf("rule %s is %s: choose another rule priority than %d, or remove it with `ip -%d rule del pref %d`",
 					describeRule(n), whose(n.Protocol), cfg.RulePriority, family, n.Priority)
 			}
@@ -63,6 +66,9 @@ func isOurRoute(n *netlink.Route, family int, applied []change) bool {
 // the machine has a route to. Routes to great parts of the address space (a
 // default in two halves, all that is not private) are no such networks.
 func checkOverlap(cfg Config, f *facts) error {
+	if cfg.Device == "" {
+		return nil
+	}
 	for _, p := range cfg.Addresses {
 		addr, family := p.Addr(), familyOf(p.Addr())
 		least := 8
@@ -75,7 +81,7 @@ func checkOverlap(cfg Config, f *facts) error {
 			}
 		}
 		for _, r := range f.routes[family] {
-			if r.Type != unix.RTN_UNICAST || r.Table == cfg.Table || r.LinkIndex == f.link.Index {
+			if r.Type != unix.RTN_UNICAST || r.Table == cfg.Table || (r.LinkIndex == f.link.Index && len(r.MultiPath) == 0) {
 				continue
 			}
 			if net := prefixOf(r.Dst, family); net.Bits() >= least && net.Contains(addr) {
@@ -105,7 +111,7 @@ func foreignRules(cfg Config, f *facts, applied []change) []string {
 		for i := range f.rules[family] {
 			n := &f.rules[family][i]
 			local := n.Table == unix.RT_TABLE_LOCAL && n.Mask == nil && !narrows(n)
-			if n.Priority >= cfg.RulePriority+20 || local || isOurRule(n, family, applied) {
+			if n.Priority >= cfg.RulePriority+lastRule || local || isOurRule(n, family, applied) {
 				continue
 			}
 			notes = append(notes, fmt.Sprintf("IPv%d rule %s of another program comes before the tunnel's: what it takes goes past the tunnel; stop that program, or set the rule priority below %d",
@@ -140,6 +146,9 @@ func describeRule(n *netlink.Rule) string {
 	}
 	if n.IifName != "" {
 		fmt.Fprintf(&b, " iif %s", n.IifName)
+	}
+	if n.UIDRange != nil {
+		fmt.Fprintf(&b, " uidrange %d-%d", n.UIDRange.Start, n.UIDRange.End)
 	}
 	if n.OifName != "" {
 		fmt.Fprintf(&b, " oif %s", n.OifName)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,6 +32,10 @@ type facts struct {
 	routes    map[int][]netlink.Route // of all tables
 	addrs     map[int][]netlink.Addr  // of all interfaces
 	names     map[int]string          // of interfaces, by index
+	bridges   []string
+	lan       []onLink  // networks on a link that are private
+	sessions  []session // connections from outside
+	cgroup    *cgroup   // that Config.BypassCgroup names
 	resolv    savedFile
 	resolvErr error
 	dns       dnsProbe
@@ -58,8 +63,11 @@ func gather(e *env, cfg Config) (*facts, error) {
 	if err := f.gatherSysctls(cfg.Device); err != nil {
 		return nil, err
 	}
+	var err error
+	if f.cgroup, err = findCgroup(cfg.BypassCgroup); err != nil {
+		return nil, err
+	}
 	for _, family := range f.families() {
-		var err error
 		if f.rules[family], err = listRules(family); err != nil {
 			return nil, err
 		}
@@ -69,6 +77,12 @@ func gather(e *env, cfg Config) (*facts, error) {
 		if f.addrs[family], err = listAddrs(family); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.AllowLAN {
+		f.lan = f.privateLinks(cfg.Device)
+	}
+	if cfg.Filter == FilterOn && !cfg.RefuseInbound {
+		f.sessions = sessionsFromOutside(f.families())
 	}
 	f.gatherDNS(e, cfg)
 	return f, nil
@@ -82,6 +96,9 @@ func (f *facts) gatherLinks(device string) error {
 	found := false
 	for _, l := range links {
 		f.names[l.Attrs().Index] = l.Attrs().Name
+		if l.Type() == "bridge" && len(f.bridges) < maxBridges {
+			f.bridges = append(f.bridges, l.Attrs().Name)
+		}
 		if l.Attrs().Name != device {
 			continue
 		}
@@ -90,15 +107,19 @@ func (f *facts) gatherLinks(device string) error {
 		}
 		f.link, found = *l.Attrs(), true
 	}
-	if !found {
-		return fmt.Errorf("there is no device %s: it must be open before the machine is changed", device)
+	if !found && device != "" {
+		return &DeviceGoneError{Device: device}
 	}
+	slices.Sort(f.bridges)
 	return nil
 }
 
 func (f *facts) gatherSysctls(device string) error {
-	for _, name := range []string{srcValidMark, arpIgnore, rpFilter} {
+	for _, name := range []string{srcValidMark, arpIgnore, rpFilter, markAccepted, markReflected4, markReflected6} {
 		v, err := readSysctl(name)
+		if errors.Is(err, fs.ErrNotExist) && name == markReflected6 {
+			continue // a machine without IPv6
+		}
 		if err != nil {
 			return fmt.Errorf("read a setting of the kernel: %w: is /proc mounted?", err)
 		}
@@ -107,6 +128,9 @@ func (f *facts) gatherSysctls(device string) error {
 	var err error
 	if f.strict, err = strictReversePath(device); err != nil {
 		return fmt.Errorf("read a setting of the kernel: %w", err)
+	}
+	if device == "" || f.link.Index == 0 {
+		device = "default" // one that does not exist yet
 	}
 	off, err := readSysctl("ipv6/conf/" + device + "/disable_ipv6")
 	switch {

@@ -30,6 +30,8 @@ type journal struct {
 	Boot      string
 	Namespace namespace
 	Changes   changeList
+	// Held is the closed state that stays when the process ends (Config.Hold).
+	Held *Config `json:",omitempty"`
 }
 
 // namespace identifies a network namespace. The cookie is never given twice

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -57,6 +58,10 @@ func TestReboot(t *testing.T) {
 			editJournal(t, dir, func(j *journal) { j.Boot = "11111111-2222-3333-4444-555555555555" })
 			must(t, writeSysctl(srcValidMark, 0))
 			must(t, writeSysctl(arpIgnore, 0))
+			must(t, (&filterChange{}).undo(nil))
+			for _, name := range []string{markAccepted, markReflected4, markReflected6} {
+				must(t, writeSysctl(name, 0))
+			}
 			how.do(t, dir)
 			if d := diff(before, snapshot(t)); d != "" {
 				t.Errorf("a difference is left:\n%s", d)
@@ -69,7 +74,7 @@ func TestReboot(t *testing.T) {
 func flushRules() error {
 	var err error
 	for _, family := range []int{4, 6} {
-		cfg := Config{}.withDefaults()
+		cfg := filterConfig().withDefaults()
 		for _, r := range planRules(cfg, &facts{ipv6: ipv6On}) {
 			err = errors.Join(err, r.undo(nil))
 		}
@@ -90,7 +95,7 @@ func TestRebootLeavesForeignNumbers(t *testing.T) {
 	must(t, CleanUp(dir, testLog(t)))
 	after, err := listRules(4)
 	must(t, err)
-	if len(before) != 6 || len(after) != 6 {
+	if len(before) != 7 || len(after) != 7 {
 		t.Errorf("there were %d rules, and there are %d", len(before), len(after))
 	}
 }
@@ -179,14 +184,14 @@ func TestFullDisk(t *testing.T) {
 	fill()
 	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
-	if err := c.Set(testConfig()); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
+	if err := c.Set(filterConfig()); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "free some space") {
 		t.Errorf("set says %v", err)
 	}
 	must(t, c.Set(Config{}))
 	// A disk that fills up while the tunnel is up does not keep it from going
 	// down, nor CleanUp from repairing.
 	must(t, os.Remove(dir+"/full"))
-	must(t, c.Set(testConfig()))
+	must(t, c.Set(filterConfig()))
 	fill()
 	must(t, c.Close())
 	if d := diff(before, snapshot(t)); !strings.Contains(d, "nws") && d != "" {
@@ -239,8 +244,9 @@ func TestCleanUpWithoutAJournal(t *testing.T) {
 // FuzzJournal reads what may be in a journal: an error, or changes that are
 // written and read again as they were.
 func FuzzJournal(f *testing.F) {
-	cfg := testConfig().withDefaults()
-	facts := &facts{ipv6: ipv6On, strict: true, resolv: savedFile{Kind: kindLink, Target: "../run/x"}}
+	cfg := filterConfig().withDefaults()
+	cfg.AllowLAN, cfg.Exclude, cfg.ExcludeUIDs = true, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []uint32{7}
+	facts := &facts{ipv6: ipv6On, strict: true, resolv: savedFile{Kind: kindLink, Target: "../run/x"}, bridges: []string{"br0"}, lan: []onLink{{"eth0", netip.MustParsePrefix("10.0.0.0/8")}}}
 	list, _, err := plan(cfg, facts, nil)
 	if err != nil {
 		f.Fatal(err)

@@ -58,7 +58,7 @@ func beVictim(dir string) error {
 		return err
 	}
 	defer tun.Close()
-	return errors.Join(c.Set(testConfig()), c.Close())
+	return errors.Join(c.Set(filterConfig()), c.Close())
 }
 
 // runVictim returns the points the process has passed until it was killed, or
@@ -163,7 +163,7 @@ func takeOver(t *testing.T, dir string) {
 	c, err := New(dir, Options{Log: testLog(t)})
 	must(t, err)
 	tun := openTUN(t, "nws0")
-	must(t, c.Set(testConfig()))
+	must(t, c.Set(filterConfig()))
 	checkUp(t)
 	must(t, c.Close())
 	tun.Close()

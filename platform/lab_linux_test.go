@@ -207,6 +207,13 @@ func testConfig() Config {
 	}
 }
 
+// filterConfig is a Config as `up` makes it with the kill switch on.
+func filterConfig() Config {
+	c := testConfig()
+	c.Filter = FilterOn
+	return c
+}
+
 // testEnv is the machine's, in the test's namespaces; hook, if any, sees every
 // step.
 func testEnv(hook func(point string) error) *env {
@@ -252,10 +259,16 @@ func snapshot(t *testing.T) string {
 	}
 	settings, err := filepath.Glob(sysctlRoot + "ipv[46]/conf/*/[a-z]*")
 	must(t, err)
+	settings = append(settings, sysctlRoot+markAccepted, sysctlRoot+markReflected4, sysctlRoot+markReflected6)
 	for _, name := range settings {
 		if v, err := os.ReadFile(name); err == nil && !strings.Contains(name, "/conf/nws") && !strings.HasSuffix(name, "stable_secret") {
 			fmt.Fprintf(&b, "%s %s\n", strings.TrimPrefix(name, sysctlRoot), bytes.TrimSpace(v))
 		}
+	}
+	tables, err := readFilters()
+	must(t, err)
+	for _, table := range tables {
+		fmt.Fprintf(&b, "nft %+v\n", table)
 	}
 	entries, err := os.ReadDir("/etc")
 	must(t, err)

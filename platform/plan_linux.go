@@ -2,6 +2,7 @@ package platform
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // plan decides what a Config means on a machine: the changes in the order they
@@ -13,13 +14,14 @@ import (
 // has the guard route before a rule leads to it. And relays stay reachable:
 // marked sockets have their rules before everything else gets its own.
 //
-// The packet filter's change belongs between the routes and the rules.
+// The packet filter comes first: it is all that decides for a program that
+// chooses its own way, and it lets marked sockets out whatever the routes say.
 func plan(cfg Config, f *facts, applied []change) ([]change, []string, error) {
 	if err := checkConflicts(cfg, f, applied); err != nil {
 		return nil, nil, err
 	}
 	notes := foreignRules(cfg, f, applied)
-	has6 := cfg.hasFamily(6)
+	has6 := cfg.Device != "" && cfg.hasFamily(6)
 	switch {
 	case has6 && f.ipv6 == ipv6Missing:
 		notes = append(notes, "this machine has no IPv6: only IPv4 goes through the tunnel")
@@ -27,9 +29,17 @@ func plan(cfg Config, f *facts, applied []change) ([]change, []string, error) {
 		notes = append(notes, "IPv6 is switched off for new devices (net.ipv6.conf.default.disable_ipv6): only IPv4 goes through the tunnel, and IPv6 is refused")
 	}
 	list := planSysctls(cfg, f, applied)
-	list = append(list, planDevice(cfg, f, applied)...)
+	if cfg.Filter == FilterOn {
+		list = append(list, planFilter(cfg, f, applied))
+	}
+	if cfg.Device != "" {
+		list = append(list, planDevice(cfg, f, applied)...)
+	}
 	list = append(list, planRoutes(cfg, f)...)
 	list = append(list, planRules(cfg, f)...)
+	if cfg.Device == "" {
+		return list, notes, nil
+	}
 	resolv, note := planResolver(cfg, f, applied)
 	if resolv != nil {
 		list = append(list, resolv)
@@ -59,7 +69,7 @@ func familyOf(a netip.Addr) int {
 // carried reports whether a family goes through the tunnel; one that does not
 // is refused.
 func carried(cfg Config, f *facts, family int) bool {
-	return cfg.hasFamily(family) && (family == 4 || f.ipv6 == ipv6On)
+	return cfg.Device != "" && cfg.hasFamily(family) && (family == 4 || f.ipv6 == ipv6On)
 }
 
 func planSysctls(cfg Config, f *facts, applied []change) []change {
@@ -74,7 +84,15 @@ func planSysctls(cfg Config, f *facts, applied []change) []change {
 	}
 	add(srcValidMark, 1, f.sysctls[srcValidMark] < 1)
 	add(arpIgnore, 2, f.sysctls[arpIgnore] < 2)
-	add(rpFilter, 2, f.strict)
+	// A packet filter restores the mark of what comes in for us.
+	add(rpFilter, 2, f.strict && cfg.Filter == FilterOff)
+	if cfg.Filter == FilterOn && !cfg.RefuseInbound {
+		add(markAccepted, 1, f.sysctls[markAccepted] < 1)
+		add(markReflected4, 1, f.sysctls[markReflected4] < 1)
+		if f.ipv6 != ipv6Missing {
+			add(markReflected6, 1, f.sysctls[markReflected6] < 1)
+		}
+	}
 	return list
 }
 
@@ -93,16 +111,91 @@ func planDevice(cfg Config, f *facts, applied []change) []change {
 	return list
 }
 
+// planFilter compiles nothing yet: the change does (see filterSpec).
+func planFilter(cfg Config, f *facts, applied []change) change {
+	s := filterSpec{
+		Device: cfg.Device, Mark: cfg.Mark, Mask: cfg.Mask, UID: cfg.UID,
+		RefuseInbound: cfg.RefuseInbound, ForwardBlock: cfg.ForwardBlock,
+		AllowLAN: cfg.AllowLAN, LAN: f.lan,
+		Reserved: cfg.Reserved, Exclude: cfg.Exclude, Include: cfg.Include,
+		ExcludeUIDs: cfg.ExcludeUIDs, IncludeUIDs: cfg.IncludeUIDs,
+		Cgroup: f.cgroup, Bridges: f.bridges, Linger: cfg.Linger,
+	}
+	if cfg.Device != "" {
+		for _, p := range cfg.Addresses {
+			s.Addresses = append(s.Addresses, p.Addr())
+		}
+	}
+	c := &filterChange{Spec: s}
+	if old, ok := find(applied, c.String()).(*filterChange); ok {
+		c.Spec.Sessions = old.Spec.Sessions
+	} else {
+		c.Spec.Sessions = f.sessions
+	}
+	if cfg.RefuseInbound {
+		c.Spec.Sessions = nil
+	}
+	return c
+}
+
 func planRoutes(cfg Config, f *facts) []change {
 	var list []change
+	add := func(r *routeChange) {
+		if find(list, r.String()) == nil {
+			list = append(list, r)
+		}
+	}
 	for _, family := range f.families() {
-		list = append(list, &routeChange{Family: family, Table: cfg.Table})
-		if carried(cfg, f, family) {
-			list = append(list, &routeChange{Family: family, Table: cfg.Table, Device: cfg.Device, Index: f.link.Index})
+		into := func(dst netip.Prefix) {
+			add(&routeChange{Family: family, Table: cfg.Table, Dst: dst})
+			if carried(cfg, f, family) {
+				add(&routeChange{Family: family, Table: cfg.Table, Dst: dst, Device: cfg.Device, Index: f.link.Index})
+			}
+		}
+		for _, p := range ofFamily(family, cfg.pinned()) {
+			into(p)
+		}
+		if len(cfg.Include) == 0 {
+			into(netip.Prefix{})
+		}
+		for _, p := range ofFamily(family, cfg.Exclude) {
+			add(&routeChange{Family: family, Table: cfg.Table, Dst: p, Throw: true})
+		}
+		for _, l := range f.lan {
+			if familyOf(l.Prefix.Addr()) == family {
+				add(&routeChange{Family: family, Table: cfg.Table, Dst: l.Prefix, Throw: true})
+			}
 		}
 	}
 	return list
 }
+
+// pinned are the networks that need routes of their own into the tunnel: those
+// of the user, and what the tunnel itself needs beside them.
+func (c Config) pinned() []netip.Prefix {
+	if len(c.Include)+len(c.Exclude) == 0 {
+		return nil
+	}
+	list := slices.Concat(c.Include, c.Reserved)
+	for _, a := range c.DNS {
+		list = append(list, single(a))
+	}
+	return list
+}
+
+// ofFamily returns the networks of one family, masked.
+func ofFamily(family int, list []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range list {
+		if familyOf(p.Addr()) == family {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// lastRule is how far our last rule's priority is from the first's.
+const lastRule = 20
 
 func planRules(cfg Config, f *facts) []change {
 	var list []change
@@ -110,9 +203,44 @@ func planRules(cfg Config, f *facts) []change {
 		list = append(list,
 			&ruleChange{Family: family, Priority: cfg.RulePriority, Mark: cfg.Mark, Mask: cfg.Mask, Table: mainTable},
 			&ruleChange{Family: family, Priority: cfg.RulePriority + 10, Mark: cfg.Mark, Mask: cfg.Mask})
+		list = append(list, planOtherRules(cfg, family)...)
 	}
 	for _, family := range f.families() {
-		list = append(list, &ruleChange{Family: family, Priority: cfg.RulePriority + 20, Table: cfg.Table})
+		last := ruleChange{Family: family, Priority: cfg.RulePriority + lastRule, Table: cfg.Table}
+		if len(cfg.IncludeUIDs) == 0 {
+			list = append(list, &last)
+		}
+		for _, uid := range cfg.IncludeUIDs {
+			r := last
+			r.User = &uid
+			list = append(list, &r)
+		}
+	}
+	return list
+}
+
+// planOtherRules are the rules between those for marked sockets and the last:
+// answers to what the machine forwards, and users who leave directly.
+func planOtherRules(cfg Config, family int) []change {
+	var list []change
+	p := cfg.RulePriority
+	if cfg.Filter == FilterOn && cfg.Device != "" {
+		list = append(list, &ruleChange{Family: family, Priority: p + 12, In: cfg.Device, Table: mainTable})
+	}
+	if len(cfg.ExcludeUIDs)+len(cfg.IncludeUIDs) == 0 {
+		return list
+	}
+	own := cfg.Reserved
+	for _, a := range cfg.DNS {
+		own = append(slices.Clip(own), single(a))
+	}
+	for _, to := range ofFamily(family, own) {
+		list = append(list, &ruleChange{Family: family, Priority: p + 13, To: to, Table: cfg.Table})
+	}
+	for _, uid := range cfg.ExcludeUIDs {
+		list = append(list,
+			&ruleChange{Family: family, Priority: p + 15, User: &uid, Table: mainTable},
+			&ruleChange{Family: family, Priority: p + 16, User: &uid})
 	}
 	return list
 }

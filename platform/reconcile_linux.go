@@ -3,6 +3,7 @@ package platform
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 )
 
@@ -39,6 +40,9 @@ func (c *configurator) reconcile(wanted []change) error {
 // announce sees to it that the journal lists all of list. It writes only what is
 // new, so that undoing works on a full disk.
 func (c *configurator) announce(list []change) error {
+	if c.held != nil && !reflect.DeepEqual(c.held, c.heldOnDisk) {
+		return c.save(list)
+	}
 	for _, ch := range list {
 		if old := find(c.onDisk, ch.String()); old == nil || !same(old, ch) {
 			return c.save(list)
@@ -50,18 +54,18 @@ func (c *configurator) announce(list []change) error {
 
 // save makes list what the journal lists.
 func (c *configurator) save(list []change) error {
-	if slices.EqualFunc(list, c.onDisk, same) {
+	if slices.EqualFunc(list, c.onDisk, same) && reflect.DeepEqual(c.held, c.heldOnDisk) {
 		c.applied = list
 		return nil
 	}
 	if err := c.env.step("before the journal"); err != nil {
 		return err
 	}
-	j := &journal{Version: journalVersion, Boot: c.boot, Namespace: c.ns, Changes: list}
+	j := &journal{Version: journalVersion, Boot: c.boot, Namespace: c.ns, Changes: list, Held: c.held}
 	if err := writeJournal(c.dir, j); err != nil {
 		return err
 	}
-	c.applied, c.onDisk = list, list
+	c.applied, c.onDisk, c.heldOnDisk = list, list, c.held
 	return c.env.step("after the journal")
 }
 
@@ -73,6 +77,7 @@ func (c *configurator) applyAll(wanted []change) ([]change, error) {
 		err := c.applyOne(ch)
 		if opt, ok := ch.(optional); ok && err != nil {
 			c.notes = append(c.notes, opt.note(err))
+			c.failed[ch.String()] = true
 			if _, err = c.undoAll([]change{ch}); err == nil {
 				continue
 			}
@@ -93,7 +98,7 @@ func (c *configurator) applyOne(ch change) error {
 	if err := c.env.step("before " + ch.String()); err != nil {
 		return err
 	}
-	c.tell(ch.String())
+	c.tell("", describe(ch)...)
 	if err := ch.apply(c.env); err != nil {
 		return err
 	}
@@ -101,10 +106,12 @@ func (c *configurator) applyOne(ch change) error {
 }
 
 // tell lets the log and the trace know what is about to be made.
-func (c *configurator) tell(change string) {
-	c.log.Debug("change the machine", "do", change)
-	if c.trace != nil {
-		c.trace(change)
+func (c *configurator) tell(prefix string, lines ...string) {
+	c.log.Debug("change the machine", "do", prefix+lines[0])
+	for _, l := range lines {
+		if c.trace != nil {
+			c.trace(prefix + l)
+		}
 	}
 }
 
@@ -132,12 +139,10 @@ func (c *configurator) verify(done []change) error {
 }
 
 // rollBack undoes what a failed reconcile made, and makes again what was there.
-// What was in force all the time is left alone.
+// What was in force all the time is left alone, and what had another form is
+// given that again without being undone first, which would open a window.
 func (c *configurator) rollBack(done, before []change) error {
-	made := slices.DeleteFunc(slices.Clone(done), func(ch change) bool {
-		old := find(before, ch.String())
-		return old != nil && same(old, ch)
-	})
+	made := missingFrom(before, done)
 	left, err := c.undoAll(made)
 	for _, ch := range before {
 		if aerr := c.applyOne(ch); aerr != nil {
@@ -153,7 +158,7 @@ func (c *configurator) undoAll(list []change) (left []change, err error) {
 	for _, ch := range slices.Backward(list) {
 		uerr := c.env.step("before undoing " + ch.String())
 		if uerr == nil {
-			c.tell("undo: " + ch.String())
+			c.tell("undo: ", ch.String())
 			uerr = ch.undo(c.env)
 		}
 		if uerr == nil {

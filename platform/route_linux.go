@@ -19,25 +19,38 @@ const (
 	guardMetric  = int(min(uint64(math.MaxUint32), uint64(math.MaxInt)))
 )
 
-// routeChange is a default route in our table: to a device, or, when Device is
-// empty, the guard route.
+// routeChange is a route in our table: to a device; or, when Device is empty, a
+// guard route, which refuses; or one that leaves the decision to the rules after
+// ours (Throw). Without Dst it is the default.
 type routeChange struct {
 	Family int // 4 or 6
 	Table  int
+	Dst    netip.Prefix `json:",omitzero"`
 	Device string
-	Index  int // the device's, or 0
+	Index  int  // the device's, or 0
+	Throw  bool `json:",omitempty"`
 }
 
 func (r *routeChange) String() string {
-	if r.Device == "" {
-		return fmt.Sprintf("ip -%d route add unreachable default metric %d table %d", r.Family, guardMetric, r.Table)
+	dst := "default"
+	if r.Dst.IsValid() {
+		dst = r.Dst.String()
 	}
-	return fmt.Sprintf("ip -%d route add default dev %s metric %d table %d", r.Family, r.Device, deviceMetric, r.Table)
+	switch {
+	case r.Throw:
+		return fmt.Sprintf("ip -%d route add throw %s metric %d table %d", r.Family, dst, deviceMetric, r.Table)
+	case r.Device == "":
+		return fmt.Sprintf("ip -%d route add unreachable %s metric %d table %d", r.Family, dst, guardMetric, r.Table)
+	}
+	return fmt.Sprintf("ip -%d route add %s dev %s metric %d table %d", r.Family, dst, r.Device, deviceMetric, r.Table)
 }
 
 func (r *routeChange) check() error {
 	if r.Table < 1 || r.Table > maxTable || (r.Table >= 253 && r.Table <= 255) {
 		return fmt.Errorf("routing table %d", r.Table)
+	}
+	if r.Dst.IsValid() && familyOf(r.Dst.Addr()) != r.Family {
+		return fmt.Errorf("a route to %s for IPv%d", r.Dst, r.Family)
 	}
 	if r.Device != "" {
 		if err := checkDevice(r.Device); err != nil {
@@ -52,20 +65,26 @@ func (r *routeChange) route() *netlink.Route {
 		Family:   afOf(r.Family),
 		Table:    r.Table,
 		Protocol: protocol,
-		Dst:      &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
+		Dst:      ipNet(prefixOf(nil, r.Family)),
 		Type:     unix.RTN_UNREACHABLE,
 		Priority: guardMetric,
 	}
-	if r.Family == 6 {
-		n.Dst = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	if r.Dst.IsValid() {
+		n.Dst = ipNet(r.Dst)
 	}
-	if r.Device != "" {
+	if r.Throw {
+		n.Type, n.Priority = unix.RTN_THROW, deviceMetric
+	} else if r.Device != "" {
 		n.Type, n.Priority, n.LinkIndex = unix.RTN_UNICAST, deviceMetric, r.Index
 		if r.Family == 4 {
 			n.Scope = netlink.SCOPE_LINK
 		}
 	}
 	return n
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func (r *routeChange) inForce(*env) (bool, error) {
@@ -86,7 +105,7 @@ func (r *routeChange) inForce(*env) (bool, error) {
 func (r *routeChange) matches(n *netlink.Route) bool {
 	want := r.route()
 	return n.Protocol == protocol && n.Type == want.Type && n.Priority == want.Priority &&
-		isDefault(n.Dst) && len(n.MultiPath) == 0 && (r.Device == "" || n.LinkIndex == r.Index)
+		prefixOf(n.Dst, r.Family) == prefixOf(want.Dst, r.Family) && len(n.MultiPath) == 0 && (r.Device == "" || n.LinkIndex == r.Index)
 }
 
 func (r *routeChange) apply(*env) error { return netlink.RouteReplace(r.route()) }
@@ -112,14 +131,6 @@ func listRoutes(family, table int) ([]netlink.Route, error) {
 		return nil, fmt.Errorf("list the IPv%d routes: %w", family, err)
 	}
 	return routes, nil
-}
-
-func isDefault(dst *net.IPNet) bool {
-	if dst == nil {
-		return true
-	}
-	ones, _ := dst.Mask.Size()
-	return ones == 0 && (dst.IP == nil || dst.IP.IsUnspecified())
 }
 
 // prefixOf converts a route's destination; family tells what none of them means.

@@ -3,6 +3,7 @@ package platform
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -13,19 +14,32 @@ import (
 const protocol = 78
 
 // ruleChange is a routing rule: traffic with the mark, or all when Mask is 0,
-// to the table, or to "unreachable" when Table is 0.
+// to the table, or to "unreachable" when Table is 0. It may take only what comes
+// in by a device, goes to a network, or is of a user.
 type ruleChange struct {
 	Family   int // 4 or 6
 	Priority int
 	Mark     uint32
 	Mask     uint32
 	Table    int
+	In       string       `json:",omitempty"`
+	To       netip.Prefix `json:",omitzero"`
+	User     *uint32      `json:",omitempty"`
 }
 
 func (r *ruleChange) String() string {
 	s := fmt.Sprintf("ip -%d rule add pref %d", r.Family, r.Priority)
 	if r.Mask != 0 {
 		s += fmt.Sprintf(" fwmark %#x/%#x", r.Mark, r.Mask)
+	}
+	if r.In != "" {
+		s += " iif " + r.In
+	}
+	if r.To.IsValid() {
+		s += " to " + r.To.String()
+	}
+	if r.User != nil {
+		s += fmt.Sprintf(" uidrange %d-%d", *r.User, *r.User)
 	}
 	switch r.Table {
 	case 0:
@@ -39,6 +53,14 @@ func (r *ruleChange) String() string {
 func (r *ruleChange) check() error {
 	if r.Priority < 1 || r.Priority > maxRulePriority+20 {
 		return fmt.Errorf("rule priority %d", r.Priority)
+	}
+	if r.To.IsValid() && familyOf(r.To.Addr()) != r.Family {
+		return fmt.Errorf("a rule to %s for IPv%d", r.To, r.Family)
+	}
+	if r.In != "" {
+		if err := checkDevice(r.In); err != nil {
+			return err
+		}
 	}
 	return checkFamily(r.Family)
 }
@@ -55,6 +77,13 @@ func (r *ruleChange) rule() *netlink.Rule {
 	if r.Mask != 0 {
 		mask := r.Mask
 		n.Mark, n.Mask = r.Mark, &mask
+	}
+	n.IifName = r.In
+	if r.To.IsValid() {
+		n.Dst = ipNet(r.To)
+	}
+	if r.User != nil {
+		n.UIDRange = netlink.NewRuleUIDRange(*r.User, *r.User)
 	}
 	return n
 }
@@ -79,8 +108,16 @@ func (r *ruleChange) matches(n *netlink.Rule) bool {
 	if n.Mask != nil {
 		mask = *n.Mask
 	}
-	return n.Priority == r.Priority && n.Protocol == protocol && n.Table == r.Table &&
-		n.Mark == r.Mark && mask == r.Mask && n.Goto < 0 && !narrows(n)
+	if (r.To.IsValid() != (n.Dst != nil)) || (r.To.IsValid() && prefixOf(n.Dst, r.Family) != r.To.Masked()) {
+		return false
+	}
+	if (r.User != nil) != (n.UIDRange != nil) || (r.User != nil && (n.UIDRange.Start != *r.User || n.UIDRange.End != *r.User)) {
+		return false
+	}
+	rest := *n
+	rest.Dst, rest.UIDRange, rest.IifName = nil, nil, ""
+	return n.Priority == r.Priority && n.Protocol == protocol && n.Table == r.Table && n.IifName == r.In &&
+		n.Mark == r.Mark && mask == r.Mask && n.Goto < 0 && !narrows(&rest)
 }
 
 // narrows reports whether a rule takes only part of the traffic, by other means

@@ -174,7 +174,7 @@ func TestFailAtEveryStep(t *testing.T) {
 		f := &failer{n: n}
 		c, err := open(dir, testLog(t), testEnv(f.step))
 		must(t, err)
-		err = c.Set(testConfig())
+		err = c.Set(filterConfig())
 		if err != nil {
 			if !errors.Is(err, errInjected) {
 				t.Errorf("%s: the error does not name its cause: %v", f.at, err)
@@ -182,7 +182,7 @@ func TestFailAtEveryStep(t *testing.T) {
 			if d := diff(before, snapshot(t)); d != "" {
 				t.Errorf("%s: half of it is left:\n%s", f.at, d)
 			}
-			must(t, c.Set(testConfig()))
+			must(t, c.Set(filterConfig()))
 		}
 		if f.at == "" || err != nil {
 			checkUp(t)
@@ -193,7 +193,7 @@ func TestFailAtEveryStep(t *testing.T) {
 		if err := c.Close(); (err != nil) != (f.at != "" && !inSet) {
 			t.Errorf("%s: close says %v", f.at, err)
 		}
-		must(t, cleanUp(dir, testLog(t), testEnv(nil)))
+		must(t, cleanUp(dir, testLog(t), testEnv(nil), false))
 		if d := diff(before, snapshot(t)); d != "" {
 			t.Fatalf("%s: a difference is left:\n%s", f.at, d)
 		}
@@ -225,9 +225,9 @@ func TestFailedSetKeepsWhatWasInForce(t *testing.T) {
 	}))
 	must(t, err)
 	defer c.Close()
-	must(t, c.Set(testConfig()))
+	must(t, c.Set(filterConfig()))
 	up := snapshot(t)
-	other := testConfig()
+	other := filterConfig()
 	other.MTU = 1300
 	other.Table = 4711
 	for n := 1; ; n++ {
@@ -242,7 +242,7 @@ func TestFailedSetKeepsWhatWasInForce(t *testing.T) {
 				t.Errorf("%s: a rule in force was undone: %s", f.at, p)
 			}
 		}
-		must(t, c.Set(testConfig()))
+		must(t, c.Set(filterConfig()))
 		if d := diff(up, snapshot(t)); d != "" {
 			t.Fatalf("%s: the old state does not come back:\n%s", f.at, d)
 		}

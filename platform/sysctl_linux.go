@@ -21,6 +21,12 @@ const (
 	// lets them in. The greater of "all" and the interface's own counts. (Once
 	// a packet filter restores the mark on replies, this is not needed.)
 	rpFilter = "ipv4/conf/all/rp_filter"
+	// What answers a packet from outside has the mark that the packet filter
+	// gave it: connections that programs accept, and the kernel's own answers.
+	// So they find their way also while nothing else does.
+	markAccepted   = "ipv4/tcp_fwmark_accept"
+	markReflected4 = "ipv4/fwmark_reflect"
+	markReflected6 = "ipv6/fwmark_reflect"
 )
 
 // sysctlChange is one setting of the network namespace.
@@ -36,7 +42,7 @@ func (s *sysctlChange) String() string {
 
 func (s *sysctlChange) check() error {
 	switch s.Name {
-	case srcValidMark, arpIgnore, rpFilter:
+	case srcValidMark, arpIgnore, rpFilter, markAccepted, markReflected4, markReflected6:
 		return nil
 	}
 	return fmt.Errorf("sysctl %q is none of ours", s.Name)
@@ -64,6 +70,8 @@ func (s *sysctlChange) note(err error) string {
 	switch s.Name {
 	case rpFilter:
 		why = "relays may stay out of reach, because this machine checks the way back of packets strictly"
+	case markAccepted, markReflected4, markReflected6:
+		why = "connections from outside may stall while the tunnel is not connected"
 	case srcValidMark:
 		why = "relays may stay out of reach where the way back of packets is checked strictly"
 	}
