@@ -21,12 +21,11 @@ func (l *Listener) Load() int { return 100 * len(l.slots) / cap(l.slots) }
 
 // Announce tells whoever asks the listener's relays that this exit is there,
 // until ctx ends, and then takes it back, which takes at most two seconds. It
-// announces again in time, with the load of the moment, and to a relay that
-// comes back. about holds what else the exit says of itself. The error, unless
-// it is ctx's, is what cannot be announced; a relay that refuses is only logged.
-func (l *Listener) Announce(ctx context.Context, about announce.Announcement) error {
-	about.Relays = l.relays[:min(len(l.relays), announce.MaxRelays)]
-	about.Versions = []int{wire.Version}
+// announces again in time, with the load of the moment, to a relay that comes
+// back, and soon after again has got a value. about says what else the exit
+// tells of itself; again may be nil. The error, unless it is ctx's, is what
+// cannot be announced; a relay that refuses is only logged.
+func (l *Listener) Announce(ctx context.Context, about func() announce.Announcement, again <-chan struct{}) error {
 	a := &announcer{l: l, changed: make(chan struct{})}
 	var posts []*post
 	for _, url := range l.relays {
@@ -40,9 +39,14 @@ func (l *Listener) Announce(ctx context.Context, about announce.Announcement) er
 	ctx, cancel := context.WithCancel(ctx)
 	defer keeping.Wait()
 	defer cancel()
+	instance := ""
 	for ctx.Err() == nil {
-		about.Load = l.Load()
-		ev, next, err := publisher.Announce(time.Now(), rand.Float64(), about)
+		now := about()
+		now.Relays = l.relays[:min(len(l.relays), announce.MaxRelays)]
+		now.Versions = []int{wire.Version}
+		now.Load = l.Load()
+		instance = now.Instance
+		ev, next, err := publisher.Announce(time.Now(), rand.Float64(), now)
 		if err != nil {
 			return fmt.Errorf("nostrlink: the announcement: %w", err)
 		}
@@ -51,16 +55,20 @@ func (l *Listener) Announce(ctx context.Context, about announce.Announcement) er
 				keeping.Go(func() { a.keep(ctx, p) })
 			}
 		}
-		sleep(ctx, time.Until(next))
+		sleep(ctx, announcePause)
+		sleepUntil(ctx, again, time.Until(next))
 	}
 	keeping.Wait()
-	withdrawal, err := publisher.Withdraw(time.Now(), about.Instance)
+	withdrawal, err := publisher.Withdraw(time.Now(), instance)
 	if err != nil {
 		return fmt.Errorf("nostrlink: the announcement is not taken back: %w", err)
 	}
 	a.withdraw(posts, withdrawal)
 	return ctx.Err()
 }
+
+// announcePause is between announcements at least, whatever changes.
+const announcePause = 10 * time.Second
 
 // announcer keeps the newest announcement at the relays.
 type announcer struct {

@@ -30,7 +30,9 @@ func startAnnounced(t *testing.T, key envelope.SecretKey, relays ...string) (sto
 	for range relays {
 		<-ready
 	}
-	running.Go(func() { l.Announce(ctx, announce.Announcement{Software: "test/1", Contact: "me"}) })
+	running.Go(func() {
+		l.Announce(ctx, func() announce.Announcement { return announce.Announcement{Software: "test/1", Contact: "me"} }, nil)
+	})
 	stop = sync.OnceFunc(func() { cancel(); running.Wait(); hub.Close() })
 	t.Cleanup(stop)
 	return stop

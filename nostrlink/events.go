@@ -45,6 +45,36 @@ func (h *Hub) Publish(ctx context.Context, relays []string, event []byte, id [32
 	})
 }
 
+// Reconnections calls made each time that a relay (URL) is connected after the
+// connection to it was lost, until ctx ends: it may have forgotten everything
+// meanwhile. made is called for one relay at a time.
+func (h *Hub) Reconnections(ctx context.Context, relays []string, made func(relay string)) {
+	var mu sync.Mutex
+	var watching sync.WaitGroup
+	for _, url := range relays {
+		p, err := h.acquire(url)
+		if err != nil {
+			continue
+		}
+		watching.Go(func() {
+			defer h.release(p)
+			for first := true; p.client.Wait(ctx) == nil; first = false {
+				lost := p.lost()
+				if !first {
+					mu.Lock()
+					made(url)
+					mu.Unlock()
+				}
+				select {
+				case <-lost:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	watching.Wait()
+}
+
 // Find asks relays (URLs) for the stored events that filters describe, and
 // returns what they have, unverified and each as often as it came. When one has
 // some, the others are not waited for much longer. It fails when no relay has

@@ -12,6 +12,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/platform"
 )
 
 // announcement is what an exit says of itself. It fails when the configuration
@@ -23,25 +24,72 @@ func announcement(e *config.Exit, key envelope.SecretKey) (announce.Announcement
 		Contact:  e.Contact,
 		Policy: announce.Policy{
 			Ports: openPorts(exitPolicy(e).TCPPorts()),
-			IPv4:  reaches("udp4", "192.0.2.1:9"),
-			IPv6:  reaches("udp6", "[2001:db8::1]:9"),
 		},
 	}
+	a.Policy.IPv4, a.Policy.IPv6 = reachable()
 	trial := a
 	trial.Expires = time.Now().Add(time.Minute)
 	_, _, err := announce.Append(nil, key, time.Now(), trial)
 	return a, err
 }
 
-// reaches reports whether this machine has a route to an address of a family.
-// Nothing is sent.
+// reachable says of which families this machine reaches the internet.
+func reachable() (ipv4, ipv6 bool) {
+	return reaches("udp4", "192.0.2.1:9"), reaches("udp6", "[2001:db8::1]:9")
+}
+
+// reaches reports whether this machine has a route to an address of a family,
+// and an address to be answered at. Nothing is sent.
 func reaches(network, address string) bool {
 	c, err := net.Dial(network, address)
 	if err != nil {
 		return false
 	}
-	c.Close()
+	defer c.Close()
+	from, ok := c.LocalAddr().(*net.UDPAddr)
+	return ok && from.IP.IsGlobalUnicast()
+}
+
+// announcer says what an exit tells of itself, as it is at the moment.
+type announcer struct {
+	mu    sync.Mutex
+	about announce.Announcement
+}
+
+func (a *announcer) say() announce.Announcement {
+	a.look()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.about
+}
+
+// look finds out what this machine reaches, and reports whether that is news.
+func (a *announcer) look() bool {
+	ipv4, ipv6 := reachable()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := &a.about.Policy
+	if p.IPv4 == ipv4 && p.IPv6 == ipv6 {
+		return false
+	}
+	p.IPv4, p.IPv6 = ipv4, ipv6
 	return true
+}
+
+// watch sends to news when this machine reaches more or less than before, until
+// ctx ends.
+func (a *announcer) watch(ctx context.Context, news chan<- struct{}, log *slog.Logger) {
+	err := platform.Watch(ctx, func() {
+		if a.look() {
+			select {
+			case news <- struct{}{}:
+			default:
+			}
+		}
+	})
+	if err != nil && ctx.Err() == nil { // the next announcement will tell
+		log.Debug("changes of the network are not noticed", "err", err)
+	}
 }
 
 // openPorts are the ports that an announcement names; nil when all are open, or
@@ -60,9 +108,11 @@ func openPorts(open []exit.PortRange) []announce.PortRange {
 
 // announceFrom announces an exit once ready is closed. The returned function
 // takes the announcement back and waits until that is done.
-func announceFrom(ready <-chan struct{}, l *nostrlink.Listener, about announce.Announcement, log *slog.Logger) (withdraw func()) {
+func announceFrom(ready <-chan struct{}, l *nostrlink.Listener, a *announcer, log *slog.Logger) (withdraw func()) {
 	ctx, cancel := context.WithCancel(context.Background())
+	news := make(chan struct{}, 1)
 	var announcing sync.WaitGroup
+	announcing.Go(func() { a.watch(ctx, news, log) })
 	announcing.Go(func() {
 		select {
 		case <-ready:
@@ -70,7 +120,7 @@ func announceFrom(ready <-chan struct{}, l *nostrlink.Listener, about announce.A
 			return
 		}
 		log.Info("announcing this exit: everybody can find it")
-		if err := l.Announce(ctx, about); err != nil && ctx.Err() == nil {
+		if err := l.Announce(ctx, a.say, news); err != nil && ctx.Err() == nil {
 			log.Warn("this exit is not announced", "err", err)
 		}
 	})

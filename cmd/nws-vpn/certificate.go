@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,9 +42,9 @@ func anyTLS(services map[uint16]exit.Target) bool {
 	return false
 }
 
-// The exit's certificate is published again so often, since relays forget. A
-// relay that did not take it is asked again sooner: after publishRetry, and then
-// twice as long each time.
+// The exit's certificate is published again so often, since relays forget, and to
+// a relay that is connected anew. One that did not take it is asked again sooner:
+// after publishRetry, and then twice as long each time.
 const (
 	publishEvery   = 2 * time.Hour
 	publishRetry   = time.Minute
@@ -56,14 +57,21 @@ type certificatePublisher struct {
 	key     envelope.SecretKey
 	relays  []string
 	publish func(ctx context.Context, relay string, event []byte, id [32]byte) error
+	back    <-chan string // relays that may have forgotten it, or nil
 	out     io.Writer
 	log     *slog.Logger
 }
 
 // publishCertificate serves p in the background until stop, which waits.
-func publishCertificate(ctx context.Context, p *certificatePublisher) (stop func()) {
+// follow, or nil, tells which relays are connected again.
+func publishCertificate(ctx context.Context, p *certificatePublisher, follow followFunc) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var serving sync.WaitGroup
+	if follow != nil {
+		back := make(chan string)
+		p.back = back
+		serving.Go(func() { follow(ctx, p.relays, func(relay string) { tellAgain(ctx, back, relay) }) })
+	}
 	serving.Go(func() { p.serve(ctx) })
 	return func() { cancel(); serving.Wait() }
 }
@@ -94,8 +102,22 @@ func (p *certificatePublisher) serve(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case relay := <-p.back:
+			if !slices.Contains(left, relay) {
+				left = append(left, relay)
+			}
 		case <-time.After(wait):
 		}
+	}
+}
+
+// followFunc is nostrlink.Hub's Reconnections.
+type followFunc func(ctx context.Context, relays []string, made func(relay string))
+
+func tellAgain(ctx context.Context, back chan<- string, relay string) {
+	select {
+	case back <- relay:
+	case <-ctx.Done():
 	}
 }
 

@@ -142,10 +142,15 @@ func TestCertificateIsPublishedAgain(t *testing.T) {
 				return nil
 			},
 		}
-		stop := publishCertificate(ctx, p)
-		time.Sleep(publishEvery + time.Minute)
+		forgot := make(chan string)
+		stop := publishCertificate(ctx, p, func(ctx context.Context, _ []string, made func(string)) {
+			made(<-forgot)
+		})
+		time.Sleep(time.Hour)
+		forgot <- "ws://a"
+		time.Sleep(publishEvery - time.Hour + time.Minute)
 		mu.Lock()
-		wantA := []time.Duration{0, publishEvery}
+		wantA := []time.Duration{0, time.Hour, publishEvery}
 		wantB := []time.Duration{0, time.Minute, 3 * time.Minute, 7 * time.Minute, publishEvery}
 		if !slices.Equal(told["ws://a"], wantA) || !slices.Equal(told["ws://b"], wantB) || len(seen) != 1 {
 			t.Errorf("told at %v, of %d certificates", told, len(seen))

@@ -182,7 +182,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 		if err != nil {
 			return err
 		}
-		defer announceFrom(ready, listener, about, log)()
+		defer announceFrom(ready, listener, &announcer{about: about}, log)()
 	}
 	if keeper != nil {
 		stop := publishCertificate(ctx, &certificatePublisher{
@@ -190,7 +190,7 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 			publish: func(ctx context.Context, relay string, event []byte, id [32]byte) error {
 				return hub.Publish(ctx, []string{relay}, event, id)
 			},
-		})
+		}, hub.Reconnections)
 		defer stop()
 	}
 	err = listener.Serve(ctx, func(ctx context.Context, req nostrlink.Request) { server.Handle(ctx, req) })

@@ -41,9 +41,11 @@ func announcedExit(t *testing.T) (relay string, exit envelope.PublicKey) {
 		case <-ready:
 		case <-ctx.Done():
 		}
-		l.Announce(ctx, announce.Announcement{
-			Software: "test/1", Policy: announce.Policy{IPv4: true, Ports: []announce.PortRange{{First: 1, Last: 24}, {First: 26, Last: 65535}}},
-		})
+		l.Announce(ctx, func() announce.Announcement {
+			return announce.Announcement{
+				Software: "test/1", Policy: announce.Policy{IPv4: true, Ports: []announce.PortRange{{First: 1, Last: 24}, {First: 26, Last: 65535}}},
+			}
+		}, nil)
 	})
 	t.Cleanup(func() {
 		cancel()

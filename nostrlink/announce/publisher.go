@@ -25,8 +25,8 @@ type Event struct {
 // An announcement counts for minLifetime to maxLifetime, and the next one is
 // made when between a half and three quarters of that have gone by.
 const (
-	minLifetime = 10 * time.Minute
-	maxLifetime = 15 * time.Minute
+	minLifetime = 5 * time.Minute
+	maxLifetime = 6 * time.Minute
 	// closedLife is how long the replacement stays that takes one back.
 	closedLife = time.Minute
 )
