@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -133,7 +134,11 @@ func New(cfg Config) (*Server, error) {
 		if target.TLS && cfg.TLS == nil {
 			return nil, fmt.Errorf("exit: service %d = %v: there is no certificate for it", port, target)
 		}
-		s.services[port] = &service{Target: target}
+		svc := &service{Target: target}
+		if svc.HTTP != "" {
+			svc.web = s.newWebProxy(svc, port)
+		}
+		s.services[port] = svc
 	}
 	s.resolver = &resolver{servers: (&resolvConf{path: resolvConfPath}).get, try: tryTimeout, cache: newDNSCache()}
 	if len(cfg.Nameservers) > 0 {
@@ -188,6 +193,14 @@ func (s *Server) Handle(ctx context.Context, req Request) {
 // forward dials the request's destination and joins the two.
 func (s *Server) forward(ctx context.Context, req Request) {
 	d, err := parseDestination(req.Address())
+	var svc *service
+	if err == nil && d.exit != nil {
+		svc, err = s.service(req.Network(), d)
+	}
+	if err == nil && svc != nil && svc.HTTP != "" {
+		s.serveWeb(ctx, req, svc)
+		return
+	}
 	var out net.Conn
 	if err == nil {
 		out, err = s.reach(ctx, wishOf(req, d), d)
@@ -201,8 +214,8 @@ func (s *Server) forward(ctx context.Context, req Request) {
 			return s.carryDatagrams(in, out, d.port)
 		}
 		s.tcpFlows.Add(1)
-		if s.isTLS(req.Network(), d) {
-			return s.carryTLS(ctx, in, out)
+		if svc != nil {
+			return s.carryService(ctx, req, svc, in, out)
 		}
 		return splice.Join(in, out)
 	})
@@ -233,13 +246,27 @@ func (s *Server) join(ctx context.Context, req Request, out net.Conn, carry func
 		"sent", carried.AToB, "received", carried.BToA, "err", err)
 }
 
+// client is who asks: the key, and whether it is an identity that was proven
+// rather than one made up for the session. The zero client is unknown.
+type client struct {
+	key    [32]byte
+	proven bool
+}
+
+func clientOf(req Request) client {
+	known, ok := req.(interface{ Client() ([32]byte, bool) })
+	if !ok {
+		return client{}
+	}
+	key, proven := known.Client()
+	return client{key, proven}
+}
+
 // wishOf is what the rules are asked about a request for d.
 func wishOf(req Request, d destination) wish {
 	q := wish{network: req.Network(), host: d.host, port: d.port}
-	if known, ok := req.(interface{ Client() ([32]byte, bool) }); ok {
-		if key, proven := known.Client(); proven {
-			q.client = &key
-		}
+	if c := clientOf(req); c.proven {
+		q.client = &c.key
 	}
 	return q
 }
@@ -286,9 +313,14 @@ func (s *Server) reject(req Request, err error) {
 	req.Reject(err)
 }
 
-// Close lets go of connections to name servers that were kept. It is called once
-// every Handle has returned.
+// Close lets go of connections that were kept, to name servers and to services.
+// It is called once every Handle has returned.
 func (s *Server) Close() error {
+	for _, svc := range s.services {
+		if svc.web != nil {
+			svc.web.Transport.(*http.Transport).CloseIdleConnections()
+		}
+	}
 	for _, u := range s.upstreams {
 		u.close()
 	}

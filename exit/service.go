@@ -3,65 +3,19 @@ package exit
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
-	"strconv"
-	"strings"
+	"net/http/httputil"
 	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 )
 
-// Target is what stands behind a port of the exit's own .nostr name.
-type Target struct {
-	Network string // "tcp" or "unix"
-	Address string // host:port, or the socket's path
-	// TLS: the exit does the TLS that clients speak, by Config.TLS, and the
-	// service gets what is inside.
-	TLS bool
-}
-
-// ParseTarget reads "host:port", or "unix:" and the path of a socket, either of
-// them after "tls:".
-func ParseTarget(s string) (Target, error) {
-	if inner, ok := strings.CutPrefix(s, "tls:"); ok && !strings.HasPrefix(inner, "tls:") {
-		t, err := ParseTarget(inner)
-		t.TLS = err == nil
-		return t, err
-	}
-	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		if path == "" {
-			return Target{}, fmt.Errorf("service target %q: the path of the socket is missing", s)
-		}
-		return Target{Network: "unix", Address: path}, nil
-	}
-	host, port, err := net.SplitHostPort(s)
-	if err != nil || host == "" {
-		return Target{}, fmt.Errorf("service target %q: want host:port or unix:/path, after tls: perhaps", s)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return Target{}, fmt.Errorf("service target %q: want a port from 1 to 65535", s)
-	}
-	return Target{Network: "tcp", Address: s}, nil
-}
-
-// String returns what ParseTarget reads.
-func (t Target) String() string {
-	s := t.Address
-	if t.Network == "unix" {
-		s = "unix:" + s
-	}
-	if t.TLS {
-		s = "tls:" + s
-	}
-	return s
-}
-
 // service is a Target in use.
 type service struct {
 	Target
-	warned atomic.Int64 // Unix seconds of the last warning that it is down
+	web    *httputil.ReverseProxy // for HTTP
+	warned atomic.Int64           // Unix seconds of the last warning that it is down
 }
 
 // warnEvery is how often the operator is told that a service is down: whoever
@@ -92,26 +46,37 @@ func (s *Server) service(network string, d destination) (*service, error) {
 // handshakeTimeout bounds how long a client may take for TLS with a service.
 const handshakeTimeout = 30 * time.Second
 
-// carryTLS does the TLS of a service and joins the client with it.
-func (s *Server) carryTLS(ctx context.Context, in, out net.Conn) (splice.Stats, error) {
+// takeOver does the TLS of a service with the client of a flow.
+func (s *Server) takeOver(ctx context.Context, in net.Conn) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	conn := tls.Server(in, s.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		conn.Close() // after the alert that says why
+		return nil, err
+	}
+	return conn, nil
+}
+
+// carryService joins the client of a flow with the service that was dialled for
+// it.
+func (s *Server) carryService(ctx context.Context, req Request, svc *service, in, out net.Conn) (splice.Stats, error) {
+	if svc.Proxy {
+		if _, err := out.Write(proxyHeader(clientOf(req), s.key)); err != nil {
+			splice.Abort(in, err)
+			splice.Abort(out, err)
+			return splice.Stats{}, err
+		}
+	}
+	if !svc.TLS {
+		return splice.Join(in, out)
+	}
+	conn, err := s.takeOver(ctx, in)
+	if err != nil {
 		splice.Abort(out, err)
 		return splice.Stats{}, err
 	}
 	return splice.Join(splice.OverTLS(conn), out)
-}
-
-// isTLS reports whether d is a service whose TLS is the exit's to do.
-func (s *Server) isTLS(network string, d destination) bool {
-	if d.exit == nil {
-		return false
-	}
-	svc, err := s.service(network, d)
-	return err == nil && svc.TLS
 }
 
 // dialService connects to what the operator named, whatever the policy says.
@@ -126,14 +91,19 @@ func (s *Server) dialService(ctx context.Context, network string, d destination)
 	if err == nil {
 		return conn, nil
 	}
-	now, last := time.Now().Unix(), svc.warned.Load()
-	if ctx.Err() == nil && now-last >= warnEvery && svc.warned.CompareAndSwap(last, now) {
-		s.log.Warn("exit: a service does not answer", "port", d.port, "target", svc.String(), "err", err)
-	}
+	s.serviceFailed(ctx, svc, d.port, err)
 	r := refuseDial("the service", err)
 	if r.Reason == ReasonFailed || r.Reason == ReasonUnreachable {
 		// Nobody there is nobody there, be it a socket that does not exist.
 		r = refuse(ReasonRefused, "the service is not running")
 	}
 	return nil, r
+}
+
+// serviceFailed tells the operator, now and then, that a service is down.
+func (s *Server) serviceFailed(ctx context.Context, svc *service, port uint16, err error) {
+	now, last := time.Now().Unix(), svc.warned.Load()
+	if ctx.Err() == nil && now-last >= warnEvery && svc.warned.CompareAndSwap(last, now) {
+		s.log.Warn("exit: a service does not answer", "port", port, "target", svc.String(), "err", err)
+	}
 }

@@ -140,12 +140,12 @@ func TestNameWithoutPortIsTheOnlyService(t *testing.T) {
 }
 
 func TestParseTarget(t *testing.T) {
-	for _, s := range []string{"127.0.0.1:80", "web.lan:8080", "[::1]:443", "unix:/run/x.sock", "unix:relative", "tls:127.0.0.1:80", "tls:unix:/run/x.sock"} {
+	for _, s := range []string{"127.0.0.1:80", "web.lan:8080", "[::1]:443", "unix:/run/x.sock", "unix:relative", "tls:127.0.0.1:80", "tls:unix:/run/x.sock", "http://web.lan:8080", "tls:http://127.0.0.1:80", "https://unix:/run/x.sock", "proxy:[::1]:25", "tls:proxy:unix:/x"} {
 		if target, err := ParseTarget(s); err != nil || target.String() != s {
 			t.Errorf("%q: %v, %v", s, target, err)
 		}
 	}
-	for _, s := range []string{"", "80", ":80", "host", "host:", "host:0", "host:http", "host:65536", "unix:", "::1:80", "tls:", "tls:80", "tls:unix:", "tls:tls:a:1"} {
+	for _, s := range []string{"", "80", ":80", "host", "host:", "host:0", "host:http", "host:65536", "unix:", "::1:80", "tls:", "tls:80", "tls:unix:", "tls:tls:a:1", "proxy:tls:a:1", "proxy:http://a:1", "ftp://a:1", "http://a", "http://a:1/path", "http://"} {
 		if target, err := ParseTarget(s); err == nil {
 			t.Errorf("%q is taken for %v", s, target)
 		}

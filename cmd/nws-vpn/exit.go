@@ -72,7 +72,7 @@ refused unless allowed; port 25 is closed.`,
 	flags.add(cmd)
 	cmd.Flags().StringVar(&keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
 	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
-	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; PORT=tls:…: with TLS in front of it")
+	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; before the target may stand tls: for TLS in front of it, and http://, https:// or proxy:")
 	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
 	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server instead of the system's: IP, IP:PORT, tls://NAME@IP or https://NAME@IP/PATH")
 	cmd.Flags().StringVar(&mode, "mode", "", "whom to serve: auto (default), or only those who know the session: session")
