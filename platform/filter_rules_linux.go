@@ -204,7 +204,7 @@ func (s *filterSpec) outputRules() []filterRule {
 func linkRules() []filterRule {
 	linkLocal, allOnLink := netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff02::/16")
 	rules := []filterRule{
-		line(isFamily(4), isUDP, fromPort(68), toPort(67), accept),
+		line(to(netip.MustParsePrefix("255.255.255.255/32")), isUDP, fromPort(68), toPort(67), accept),
 		line(from(linkLocal), isUDP, fromPort(546), toPort(547), to(netip.MustParsePrefix("ff02::1:2/128")), accept),
 		line(from(linkLocal), isUDP, fromPort(546), toPort(547), to(linkLocal), accept),
 		line(isFamily(6), isICMPv6, fromHere, icmpv6Type(133, "nd-router-solicit"), to(netip.MustParsePrefix("ff02::2/128")), accept),
