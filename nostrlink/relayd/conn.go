@@ -101,28 +101,44 @@ func (c *conn) read() {
 	}
 }
 
-// limit says why a message is not even looked at closely, or nil.
+// limit says why a message is not even looked at closely, or nil. A request it
+// holds up until it is its turn.
 func (c *conn) limit(j *job, rate *limiter, now time.Time) error {
 	s := c.server
 	switch j.parsed.Verb {
-	case nip01.Event:
-		size := len(j.parsed.Event)
-		err := s.acceptable(j, now)
+	case nip01.Event, nip01.Auth:
+		var err error
+		if j.parsed.Verb == nip01.Event {
+			err = s.acceptable(j, now)
+		}
 		if err == nil {
-			err = rate.take(size, now)
+			err = rate.take(len(j.parsed.Event), now)
 		}
 		if err == nil && c.source.bounded() {
-			err = s.addressRate.take(c.source, size, now)
+			err = s.addressRate.take(c.source, len(j.parsed.Event), now)
 		}
 		return err
-	case nip01.Req, nip01.Count, nip01.Auth:
-		err := rate.request(now)
-		if err == nil && c.source.bounded() {
-			err = s.addressRate.request(c.source, now)
+	case nip01.Req, nip01.Count:
+		wait := rate.request(now)
+		if c.source.bounded() {
+			wait = max(wait, s.addressRate.request(c.source, now))
 		}
-		return err
+		c.pause(wait)
 	}
 	return nil
+}
+
+// pause holds the reader up, but not beyond the connection's end.
+func (c *conn) pause(wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.ws.Done():
+	}
 }
 
 func (j *job) hasEvent() bool { return j.parsed.Verb == nip01.Event || j.parsed.Verb == nip01.Auth }

@@ -29,6 +29,13 @@ func TestMain(m *testing.M) {
 		fmt.Println("ok")
 		os.Exit(0)
 	}
+	if kind := os.Getenv(serveAs); kind != "" {
+		if err := serveRelay(kind, os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if profile := os.Getenv(benchServe); profile != "" {
 		if err := serveForBenchmark(profile); err != nil {
 			fmt.Fprintln(os.Stderr, err)

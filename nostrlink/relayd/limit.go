@@ -2,9 +2,10 @@ package relayd
 
 import "time"
 
-// Rate bounds what somebody may do. What goes beyond is answered with OK false
-// or CLOSED and rate-limited:, costs nothing further and is no fault; the relay
-// does not announce these bounds. The zero value bounds nothing.
+// Rate bounds what somebody may do. An event beyond it is answered with OK false
+// and rate-limited:, costs nothing further and is no fault; a request beyond it
+// waits for its turn, and what the connection sends next behind it. The relay does
+// not announce these bounds. The zero value bounds nothing.
 type Rate struct {
 	// Events a second, and how many at once; a burst of zero is one second's.
 	Events     float64
@@ -13,8 +14,8 @@ type Rate struct {
 	// one second's. An event of Limits.MaxEvent bytes always fits a full burst.
 	Bytes     float64
 	ByteBurst int
-	// Requests are REQ, COUNT and AUTH a second, and how many at once; a burst of
-	// zero is ten seconds'.
+	// Requests are REQ and COUNT a second, and how many at once; a burst of zero
+	// is ten seconds'. An AUTH counts as an event.
 	Requests     float64
 	RequestBurst int
 }
@@ -33,9 +34,8 @@ func (r Rate) limiter(maxEvent int, now time.Time) limiter {
 type limiter struct{ events, bytes, requests bucket }
 
 const (
-	tooManyEvents   refusal = "rate-limited: too many events, slow down"
-	tooManyBytes    refusal = "rate-limited: too many bytes, slow down"
-	tooManyRequests refusal = "rate-limited: too many requests, slow down"
+	tooManyEvents refusal = "rate-limited: too many events, slow down"
+	tooManyBytes  refusal = "rate-limited: too many bytes, slow down"
 )
 
 // take admits an event of size bytes, or says why not. What is not admitted
@@ -54,14 +54,15 @@ func (l *limiter) take(size int, now time.Time) error {
 	return nil
 }
 
-// request admits a request, or says why not.
-func (l *limiter) request(now time.Time) error {
-	l.requests.fill(now)
-	if !l.requests.has(1) {
-		return tooManyRequests
+// request returns how long a request has to wait for its turn.
+func (l *limiter) request(now time.Time) time.Duration {
+	b := &l.requests
+	if b.rate <= 0 {
+		return 0
 	}
-	l.requests.tokens--
-	return nil
+	b.fill(now)
+	b.tokens--
+	return time.Duration(max(0, -b.tokens/b.rate) * float64(time.Second))
 }
 
 // full reports whether nothing is left of what was taken.

@@ -28,18 +28,20 @@ func newLimiters[K comparable](r Rate, maxEvent int) *limiters[K] {
 }
 
 // take is limiter.take for who.
-func (l *limiters[K]) take(who K, size int, now time.Time) error {
-	return l.with(who, now, func(l *limiter) error { return l.take(size, now) })
+func (l *limiters[K]) take(who K, size int, now time.Time) (err error) {
+	l.with(who, now, func(l *limiter) { err = l.take(size, now) })
+	return err
 }
 
 // request is limiter.request for who.
-func (l *limiters[K]) request(who K, now time.Time) error {
-	return l.with(who, now, func(l *limiter) error { return l.request(now) })
+func (l *limiters[K]) request(who K, now time.Time) (wait time.Duration) {
+	l.with(who, now, func(l *limiter) { wait = l.request(now) })
+	return wait
 }
 
-func (l *limiters[K]) with(who K, now time.Time, f func(*limiter) error) error {
+func (l *limiters[K]) with(who K, now time.Time, f func(*limiter)) {
 	if l.rate.unlimited() {
-		return nil
+		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,7 +52,7 @@ func (l *limiters[K]) with(who K, now time.Time, f func(*limiter) error) error {
 		one = &fresh
 		l.of[who] = one
 	}
-	return f(one)
+	f(one)
 }
 
 func (l *limiters[K]) makeRoom(now time.Time) {
