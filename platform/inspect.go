@@ -14,7 +14,9 @@ type Inspection struct {
 	// Settings are the sysctls that decide about ways, below net, with dots.
 	Settings map[string]string `json:"settings"`
 	Resolver ResolverState     `json:"resolver"`
-	Problems []string          `json:"problems,omitempty"`
+	// Owner is the user whose tunnel has changed this machine, 0 if none has.
+	Owner    uint32   `json:"owner"`
+	Problems []string `json:"problems,omitempty"`
 }
 
 // LinkState is a network interface.

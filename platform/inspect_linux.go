@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -36,6 +37,10 @@ func Inspect(stateDir string) *Inspection {
 	}
 	in.readResolver(stateDir)
 	in.readFilters()
+	var st unix.Stat_t
+	if unix.Stat(filepath.Join(stateDir, journalName), &st) == nil { // else there is none
+		in.Owner = st.Uid
+	}
 	return in
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -256,4 +257,44 @@ func unpackedText(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// leakReport is what of `nws-vpn leaktest --json` these tests look at.
+type leakReport struct {
+	Schema  int
+	Verdict string
+	Lines   []struct{ Check, Verdict, Found, Do string }
+}
+
+func (r *leakReport) String() string {
+	var b strings.Builder
+	for _, l := range r.Lines {
+		fmt.Fprintf(&b, "%-11s %-20s %s\n", l.Verdict, l.Check, l.Found)
+	}
+	return b.String()
+}
+
+// leaktest runs it in the client.
+func (tun *tunnel) leaktest() *leakReport {
+	tun.t.Helper()
+	res, err := tun.Run(tun.ctx, tun.Client, "leaktest", "--json", "--state-dir", world.StateDir)
+	if err != nil {
+		tun.t.Fatal(err)
+	}
+	var r leakReport
+	if err := json.Unmarshal([]byte(res.Stdout), &r); err != nil {
+		tun.t.Fatalf("%v: %s", err, res.Output)
+	}
+	code := map[string]int{"ok": 0, "LEAK": 1, "WEAK": 1, "cannot tell": 2}
+	if want, ok := code[r.Verdict]; !ok || r.Schema != 1 || res.Code != want {
+		tun.t.Errorf("schema %d, verdict %q, code %d", r.Schema, r.Verdict, res.Code)
+	}
+	return &r
+}
+
+func TestLeaktest(t *testing.T) {
+	tun := connected(t)
+	start := time.Now()
+	r := tun.leaktest()
+	t.Logf("%.1f s\n%v", time.Since(start).Seconds(), r)
 }

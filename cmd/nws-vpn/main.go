@@ -56,7 +56,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 		upCommand(), downCommand(), statusCommand(),
 		exitCommand(), relayCommand(), keygenCommand(), certCommand(), trustCommand(), nameCommand(),
 		exitsCommand(), demoCommand(), probeCommand(), versionCommand(),
-		doctorCommand(),
+		doctorCommand(), leaktestCommand(),
 	)
 	return cmd
 }

@@ -66,5 +66,8 @@ func resolver(in *platform.Inspection) Line {
 	if r.Link != "" {
 		l.Found += " (a link to " + r.Link + ")"
 	}
+	if r.Manager != "" {
+		l.Found += fmt.Sprintf("; %s was told of the tunnel's", r.Manager)
+	}
 	return l
 }

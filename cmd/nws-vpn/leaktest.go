@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/leaktest"
+	"github.com/nws-vpn/nws-vpn/platform"
+)
+
+func leaktestCommand() *cobra.Command {
+	var (
+		file   string
+		dirs   stateDirs
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "leaktest",
+		Short: "Check that nothing gets past the tunnel on this machine, now",
+		Long: `Looks at the routes, the rules, the packet filter and the resolver of this machine
+while "nws-vpn up" runs, tries every known way past the tunnel, and watches
+whether anything leaves. Changes nothing, and takes a few seconds. The probes are
+random bytes to addresses that nobody has, and reveal nothing when they get out.
+
+As root it watches the network itself; without, it says what it cannot tell.
+
+Exits with 0 when all is well, 1 when something leaks or a protection is missing,
+2 when no tunnel is up or something cannot be told.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runLeaktest(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), file, dirs, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
+	dirs.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON with a schema number")
+	return cmd
+}
+
+func runLeaktest(ctx context.Context, out, notes io.Writer, file string, dirs stateDirs, asJSON bool) error {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	s := leaktest.Settings{Version: buildVersion(), Mark: cfg.Up.Mark, Table: cfg.Up.Table}
+	if cfg.Up.DNS {
+		s.DNS = dnsAddrs[:]
+	}
+	s.State, s.Problem, err = tunnelState(ctx, dirs.run())
+	if errors.Is(err, control.ErrNotRunning) {
+		fmt.Fprintln(notes, "nws-vpn: no tunnel is up, so there is nothing to test: run `nws-vpn up` first")
+		return exitStatus(2)
+	}
+	in := platform.Inspect(dirs.lasting())
+	s.UID = in.Owner
+	report := leaktest.Judge(leaktest.Run(ctx, s, in))
+	if asJSON {
+		err = writeJSON(out, report)
+	} else {
+		err = report.Write(out)
+	}
+	if code := report.Code(); err == nil && code != 0 {
+		err = exitStatus(code)
+	}
+	return err
+}
+
+// tunnelState asks the running tunnel how it is. The problem is what blocks it, or
+// why it does not answer.
+func tunnelState(ctx context.Context, dir string) (state, problem string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	raw, err := control.Status(ctx, dir)
+	if err != nil {
+		return "", err.Error(), err
+	}
+	var now runningTunnel
+	if err := json.Unmarshal(raw, &now); err != nil {
+		return "", "its status is not understood: " + err.Error(), err
+	}
+	return now.State, now.Blocked, nil
+}
