@@ -121,5 +121,17 @@ func (p *post) gap() time.Duration {
 	return compat.DefaultGap
 }
 
+// maxMessage is the longest message of NWS that fits an event for the relay, in
+// bytes, or 0 while that is not known.
+func (p *post) maxMessage() int {
+	select {
+	case <-p.described:
+		l := p.info.Limitation
+		return max(1, packetFor(l.MaxMessageLength, l.MaxContentLength))
+	default:
+		return 0
+	}
+}
+
 // connected reports whether the relay can be used now.
 func (p *post) connected() bool { return p.client.Status().State == relay.Connected }

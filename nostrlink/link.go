@@ -41,6 +41,7 @@ type LinkOptions struct {
 	Spread    Spread // how both ends use several relays
 	Duplicate bool   // small packets go over two relays at once, in both directions
 	Mode      Mode   // what is spoken with the exit
+	Memory    Memory // of exits without a session; nil: none
 	// Resolver is the address (IP:port) of a resolver that takes DNS over TCP,
 	// for an exit without a session, which has none to offer. Without it, such
 	// an exit carries no DNS.
@@ -81,6 +82,9 @@ type Link struct {
 func (h *Hub) NewLink(exit envelope.PublicKey, relays []string, opts LinkOptions) *Link {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Memory == nil {
+		opts.Memory = noMemory{}
 	}
 	return &Link{
 		hub: h, exit: exit, relays: relayURLs(relays), opts: opts,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
 
 // Mode is what a Link speaks with its exit.
@@ -22,6 +23,20 @@ const (
 	SessionOnly      // waits for the session, however long
 	NWSOnly          // NWS as written, and no greeting
 )
+
+// Memory remembers, across starts, which exits were found to know no session, so
+// that the link need not find out each time. It may forget. Its methods may be
+// called concurrently.
+type Memory interface {
+	Plain(exit envelope.PublicKey) bool
+	SetPlain(exit envelope.PublicKey, plain bool)
+}
+
+// noMemory forgets at once.
+type noMemory struct{}
+
+func (noMemory) Plain(envelope.PublicKey) bool     { return false }
+func (noMemory) SetPlain(envelope.PublicKey, bool) {}
 
 const (
 	// fallBackAfter is how long an exit may take to answer the greeting, which
@@ -59,8 +74,10 @@ func (l *Link) tookGreeting() { l.takenOnce.Do(func() { close(l.taken) }) }
 func (l *Link) answeredGreeting() { l.knownOnce.Do(func() { close(l.known) }) }
 
 // fallBack goes without a session when the exit lets the greeting unanswered,
-// until it does answer, or ctx ends.
+// until it does answer, or ctx ends. It does not wait for the answer if there was
+// none another time; that is forgotten when one comes.
 func (l *Link) fallBack(ctx context.Context) {
+	defer l.forgetPlain()
 	select {
 	case <-ctx.Done():
 		return
@@ -68,11 +85,25 @@ func (l *Link) fallBack(ctx context.Context) {
 		return
 	case <-l.taken:
 	}
-	sleepUntil(ctx, l.known, fallBackAfter)
+	if !l.opts.Memory.Plain(l.exit) {
+		sleepUntil(ctx, l.known, fallBackAfter)
+	}
 	select {
 	case <-l.known:
 	default:
 		l.serveNWS(ctx)
+	}
+}
+
+// forgetPlain takes out of the memory an exit that turned out to know the
+// session.
+func (l *Link) forgetPlain() {
+	select {
+	case <-l.known:
+		if l.opts.Memory.Plain(l.exit) {
+			l.opts.Memory.SetPlain(l.exit, false)
+		}
+	default:
 	}
 }
 
@@ -113,6 +144,9 @@ func (l *Link) openPlain(ctx context.Context) (*plain, error) {
 			return nil, err
 		}
 		there := p.answers(ctx)
+		if there {
+			l.opts.Memory.SetPlain(l.exit, true)
+		}
 		if there && l.opts.Reverse == nil {
 			return p, nil
 		}

@@ -157,12 +157,13 @@ func (l *Listener) serveRelay(ctx context.Context, url string) {
 // arrived takes an event for the identity key out of a relay's read loop.
 func (l *Listener) arrived(post *post, ev *envelope.Event, raw []byte) {
 	l.books.greetings.Add(1)
-	if l.arrivals.put(post, raw) {
+	lost, err := l.arrivals.put(post, ev, raw, l.knows)
+	if err == nil {
 		return
 	}
-	l.books.busy.Add(1)
-	if l.nws != nil {
-		l.nws.Lost(ev.PubKey)
+	l.books.enter(err)
+	if l.nws != nil && errors.Is(err, errLost) {
+		l.nws.Lost(lost)
 	}
 }
 
@@ -381,6 +382,8 @@ func (b *books) enter(err error) {
 		b.replayed.Add(1)
 	case errors.Is(err, errStale):
 		b.stale.Add(1)
+	case errors.Is(err, errCrowded), errors.Is(err, errLost):
+		b.busy.Add(1)
 	default:
 		b.malformed.Add(1)
 	}

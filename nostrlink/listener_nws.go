@@ -58,11 +58,20 @@ func (l *Listener) newNWS() *compat.Exit {
 		}
 		return compat.DefaultGap
 	}
+	limit := func(peer envelope.PublicKey) int {
+		if p := l.peers.of(peer); p != nil {
+			return p.maxMessage()
+		}
+		return 0
+	}
 	return compat.NewExit(sender, compat.ExitOptions{
-		Options:  compat.Options{Gap: gap, Log: l.opts.Log},
+		Options:  compat.Options{Gap: gap, Limit: limit, Log: l.opts.Log},
 		DialBack: l.opts.DialBack, AllowPrivate: true, // which DialBack decides about
 	})
 }
+
+// knows reports whether a peer without a session has a stream open.
+func (l *Listener) knows(peer envelope.PublicKey) bool { return l.nws != nil && l.nws.Knows(peer) }
 
 // serveNWS hands what entries without a session want to handle, until ctx ends.
 func (l *Listener) serveNWS(ctx context.Context, handle Handle) {

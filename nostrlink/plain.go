@@ -45,7 +45,7 @@ func (l *Link) newPlain(reverse *compat.ReverseListener) (*plain, error) {
 		tried: make(chan struct{}, 1), errs: make(map[string]error),
 	}
 	p.entry = compat.NewEntry(l.exit, &courier{keys: p.arrivals.keys, via: p.via}, compat.EntryOptions{
-		Options:  compat.Options{Gap: p.gap, Log: l.opts.Log},
+		Options:  compat.Options{Gap: p.gap, Limit: p.limit, Log: l.opts.Log},
 		Resolver: l.opts.Resolver,
 		Reverse:  reverse,
 	})
@@ -73,8 +73,11 @@ func (p *plain) listen(ctx context.Context, hub *Hub, url string, key envelope.P
 	}
 	defer hub.release(post)
 	box := post.add(key, func(ev *envelope.Event, raw []byte) {
-		if ev.PubKey == p.exit && !p.arrivals.put(post, raw) {
-			p.entry.Lost(p.exit)
+		if ev.PubKey != p.exit {
+			return
+		}
+		if lost, err := p.arrivals.put(post, ev, raw, p.entry.Knows); errors.Is(err, errLost) {
+			p.entry.Lost(lost)
 		}
 	})
 	defer box.close()
@@ -189,6 +192,17 @@ func (p *plain) gap(peer envelope.PublicKey) time.Duration {
 		longest = max(longest, post.gap())
 	}
 	return longest
+}
+
+// limit is the longest message that all relays take over which it goes.
+func (p *plain) limit(peer envelope.PublicKey) int {
+	least := 0
+	for _, post := range p.via(peer) {
+		if n := post.maxMessage(); n > 0 && (least == 0 || n < least) {
+			least = n
+		}
+	}
+	return least
 }
 
 // DialContext implements dialer.

@@ -190,6 +190,13 @@ func (c *Conn) deliver(in Incoming) error {
 	return nil
 }
 
+// knows reports whether the message came before.
+func (c *Conn) knows(in Incoming) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen.has(in.ID)
+}
+
 // Read reads into p. It waits until there is something.
 func (c *Conn) Read(p []byte) (n int, err error) {
 	c.mu.Lock()

@@ -45,6 +45,9 @@ type Options struct {
 	// default, which is a step of NIP-44's padding. Whatever it says, no message
 	// holds more than 24 KiB of the stream.
 	MaxMessage int
+	// Limit is the longest message, in bytes, that the way to a peer takes at the
+	// moment, if that is less than MaxMessage; 0 or less for no limit. nil: none.
+	Limit func(peer envelope.PublicKey) int
 	// MaxStreams is how many may be open at a time, DefaultMaxStreams by
 	// default.
 	MaxStreams int
@@ -81,6 +84,9 @@ func (o *Options) setDefaults() {
 		o.MaxMessage = DefaultMaxMessage
 	}
 	o.MaxMessage = min(max(o.MaxMessage, minMaxMessage), wire.MaxMessage)
+	if o.Limit == nil {
+		o.Limit = func(envelope.PublicKey) int { return 0 }
+	}
 	if o.MaxStreams <= 0 {
 		o.MaxStreams = DefaultMaxStreams
 	}
@@ -158,13 +164,28 @@ func (e *end) all(want func(*Conn) bool) (list []*Conn) {
 	return list
 }
 
-// Lost says that an event that claims to be from a peer was dropped unread, for
-// want of room perhaps. What follows would have a hole, so the streams of that
-// peer end.
-func (e *end) Lost(from envelope.PublicKey) {
-	for _, c := range e.all(func(c *Conn) bool { return c.peer == from }) {
-		c.end(&wire.Error{Code: wire.CodeReset, Text: "a message of the stream was lost"})
+// Lost says that a message was dropped, for want of room perhaps. What follows
+// would have a hole, so its stream ends, unless it is a message that came
+// before.
+func (e *end) Lost(in Incoming) {
+	id, err := wire.ParseUUID(in.Message.Key)
+	if err != nil {
+		return
 	}
+	e.mu.Lock()
+	c := e.conns[id]
+	e.mu.Unlock()
+	if c == nil || c.peer != in.From || c.knows(in) {
+		return
+	}
+	c.end(&wire.Error{Code: wire.CodeReset, Text: "a message of the stream was lost"})
+}
+
+// Knows reports whether a peer has a stream open.
+func (e *end) Knows(peer envelope.PublicKey) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.peers[peer] > 0
 }
 
 // Close ends all streams, but for those of CONNECTR that are made, which are

@@ -382,11 +382,17 @@ func TestConnOverflows(t *testing.T) {
 
 func TestLostMessagesEndStreams(t *testing.T) {
 	entryTest(t, EntryOptions{}, func(t *testing.T, e *Entry, sent *recorder, c *Conn) {
-		e.Lost(otherKey)
-		if e.Stats().Streams != 1 {
-			t.Error("another peer's loss ended the stream")
+		came := incoming(exitKey, c.id, wire.TypeData, "x")
+		e.Receive(came)
+		e.Lost(came) // a relay has sent it again
+		e.Lost(incoming(otherKey, c.id, wire.TypeData, "x"))
+		e.Lost(incoming(exitKey, wire.NewUUID(), wire.TypeData, "x"))
+		e.Lost(Incoming{From: exitKey, Message: &wire.Message{Type: wire.TypeHello}})
+		if e.Stats().Streams != 1 || !e.Knows(exitKey) || e.Knows(otherKey) {
+			t.Error("another message's loss ended the stream")
 		}
-		e.Lost(exitKey)
+		e.Lost(incoming(exitKey, c.id, wire.TypeData, "y"))
+		c.Read(make([]byte, 1)) // what came before
 		_, err := c.Read(make([]byte, 1))
 		code(t, err, wire.CodeReset)
 	})

@@ -47,6 +47,7 @@ func (c *Conn) sendAll() {
 // stream's bytes in it. It returns nothing when there is nothing, and ends the
 // pump.
 func (c *Conn) next() (plain []byte, n int, err error) {
+	limit := c.of.opts.Limit(c.peer)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.over && (c.request != nil || len(c.out) > 0) {
@@ -58,7 +59,7 @@ func (c *Conn) next() (plain []byte, n int, err error) {
 		}
 		m := c.request
 		if m == nil {
-			n = min(c.maxData(), len(c.out))
+			n = min(c.maxData(limit), len(c.out))
 			m = &wire.Message{Key: c.id.String(), Type: c.speaks, Data: c.out[:n], Destination: c.dest}
 		}
 		plain, err = wire.AppendMessage(nil, m)
@@ -77,9 +78,14 @@ func (c *Conn) next() (plain []byte, n int, err error) {
 // type, the names of the fields, and room for escapes.
 const messageFrame = 160
 
-// maxData is how much of the stream fits a message.
-func (c *Conn) maxData() int {
-	room := c.of.opts.MaxMessage - messageFrame - len(c.dest)
+// maxData is how much of the stream fits a message that is at most limit bytes
+// long, or 0 for any.
+func (c *Conn) maxData(limit int) int {
+	most := c.of.opts.MaxMessage
+	if limit > 0 {
+		most = min(most, max(limit, minMaxMessage))
+	}
+	room := most - messageFrame - len(c.dest)
 	return min(maxChunk, max(room, 4)/4*3) // base64
 }
 

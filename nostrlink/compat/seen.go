@@ -22,6 +22,12 @@ const (
 	maxSeenAge = 60
 )
 
+// has reports whether the event is one of those remembered.
+func (s *seen) has(id [32]byte) bool {
+	_, known := s.ids[binary.BigEndian.Uint64(id[:])]
+	return known
+}
+
 // add reports whether the event is new, and remembers it.
 func (s *seen) add(id [32]byte, created int64) bool {
 	// An id is a hash: the first bytes of two differ.
