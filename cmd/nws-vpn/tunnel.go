@@ -42,6 +42,7 @@ type tunnel struct {
 	router    *nostrlink.Router
 	stack     *netstack.Stack
 	intercept *dnsintercept.Interceptor
+	memory    nostrlink.Memory // or nil
 	started   time.Time
 
 	undo []func() error // what lower does, last first
@@ -77,6 +78,7 @@ func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Lo
 	t.defers(t.platform.Close)
 	first, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	t.memory = openPlainMemory(dirs.lasting(), log)
 	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
 	if err := t.connectTo(first, bypass.DialContext, exit, relays, cfg, log); err != nil {
 		return nil, err
@@ -137,6 +139,7 @@ func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, r
 		opts.Spread = nostrlink.Stripe
 	}
 	speaks(&opts, &cfg.Up)
+	opts.Memory = t.memory
 	if err := t.offerReverse(ctx, &opts, &cfg.Up); err != nil {
 		return err
 	}
