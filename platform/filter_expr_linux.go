@@ -100,6 +100,7 @@ func protocolIs(proto byte, name string) term {
 var (
 	isTCP    = protocolIs(unix.IPPROTO_TCP, "tcp")
 	isUDP    = protocolIs(unix.IPPROTO_UDP, "udp")
+	isICMP   = protocolIs(unix.IPPROTO_ICMP, "icmp")
 	isICMPv6 = protocolIs(unix.IPPROTO_ICMPV6, "ipv6-icmp")
 )
 
@@ -212,19 +213,22 @@ func toPort(port uint16) term {
 	return term{fmt.Sprintf("th dport %d", port), payload(expr.PayloadBaseTransportHeader, 2, binaryutil.BigEndian.PutUint16(port))}
 }
 
-// tcpFlags compares the SYN and ACK flags.
-func tcpFlags(text string, op expr.CmpOp) term {
-	const syn, ack = 0x02, 0x10
-	return term{text, []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}},
-		&expr.Cmp{Op: op, Register: 1, Data: []byte{syn}}}}
-}
+// opensNot matches a TCP packet that does not open a connection.
+var opensNot = term{"tcp flags & (syn | ack) != syn", []expr.Any{
+	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+	&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x12}, Xor: []byte{0}},
+	&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0x02}}}}
 
-// A TCP packet that opens a connection, and one that does not.
+// resets matches a TCP packet that ends a connection by force.
+var resets = term{"tcp flags & rst == rst", []expr.Any{
+	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+	&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x04}, Xor: []byte{0}},
+	&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x04}}}}
+
+// Messages that a destination cannot be reached.
 var (
-	opens    = tcpFlags("tcp flags & (syn | ack) == syn", expr.CmpOpEq)
-	opensNot = tcpFlags("tcp flags & (syn | ack) != syn", expr.CmpOpNeq)
+	icmpError4 = term{"icmp type destination-unreachable", payload(expr.PayloadBaseTransportHeader, 0, []byte{3})}
+	icmpError6 = icmpv6Type(1, "destination-unreachable")
 )
 
 func icmpv6Type(t byte, name string) term {

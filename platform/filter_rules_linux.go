@@ -72,6 +72,8 @@ type filterChain struct {
 func (s *filterSpec) chains() []filterChain {
 	list := []filterChain{
 		{name: "refuse", rules: []filterRule{line(isTCP, rejectReset), line(rejectICMP)}},
+		// With the mark, what the kernel answers finds its way back.
+		{name: "answer", rules: []filterRule{line(setMark(s.Mark, s.Mask)), line(isTCP, rejectReset), line(rejectICMP)}},
 		{name: "guard", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting,
 			priority: nftables.ChainPriorityRaw, rules: s.guardRules()},
 		{name: "marks", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting,
@@ -179,13 +181,10 @@ func (s *filterSpec) outputRules() []filterRule {
 	}
 	rules = append(rules, line(markIs(s.Mark, s.Mask), flowMarkIs(s.uplink(), s.Mask), accept))
 	if !s.RefuseInbound {
-		// An answer never opens a connection: without this, somebody on the
-		// network could prepare a way out for one.
-		rules = append(rules,
-			line(reply, flowMarkIs(s.inbound(), s.Mask), isTCP, opens, jump("refuse")),
-			line(reply, flowMarkIs(s.inbound(), s.Mask), accept))
+		rules = append(rules, line(reply, flowMarkIs(s.inbound(), s.Mask), accept))
 	}
 	rules = append(rules, line(flowMarkIs(s.direct(), s.Mask), accept))
+	rules = append(rules, s.kernelRules()...)
 	rules = append(rules, linkRules()...)
 	rules = append(rules, s.lanRules("daddr", oif)...)
 	if s.AllowLAN {
@@ -194,8 +193,20 @@ func (s *filterSpec) outputRules() []filterRule {
 	for _, p := range s.Exclude {
 		rules = append(rules, line(to(p), accept))
 	}
-	rules = append(rules, s.includeRules()...)
+	rules = append(rules, s.includeRules("refuse")...)
 	return append(rules, line(jump("refuse")))
+}
+
+// kernelRules let the kernel refuse what others sent to this machine. What it
+// answers by itself, to a packet with the mark, has the mark and no user.
+func (s *filterSpec) kernelRules() []filterRule {
+	marked := markIs(s.Mark, s.Mask)
+	return []filterRule{
+		line(marked, ofAnyUser, jump("refuse")),
+		line(marked, isFamily(4), isICMP, icmpError4, accept),
+		line(marked, isFamily(6), isICMPv6, icmpError6, accept),
+		line(marked, isTCP, resets, accept),
+	}
 }
 
 // linkRules are what keeps an uplink alive: addresses by DHCP, and finding the
@@ -249,7 +260,7 @@ func multicastRules() []filterRule {
 }
 
 // includeRules let out what is not meant for the tunnel, where only some is.
-func (s *filterSpec) includeRules() []filterRule {
+func (s *filterSpec) includeRules(refuse string) []filterRule {
 	if len(s.Include) == 0 && len(s.IncludeUIDs) == 0 {
 		return nil
 	}
@@ -257,15 +268,15 @@ func (s *filterSpec) includeRules() []filterRule {
 	uids := s.IncludeUIDs
 	if len(uids) == 0 {
 		for _, p := range s.Include {
-			rules = append(rules, line(to(p), jump("refuse")))
+			rules = append(rules, line(to(p), jump(refuse)))
 		}
 	}
 	for _, uid := range uids {
 		for _, p := range s.Include {
-			rules = append(rules, line(ofUser(uid), to(p), jump("refuse")))
+			rules = append(rules, line(ofUser(uid), to(p), jump(refuse)))
 		}
 		if len(s.Include) == 0 {
-			rules = append(rules, line(ofUser(uid), jump("refuse")))
+			rules = append(rules, line(ofUser(uid), jump(refuse)))
 		}
 	}
 	return append(rules, line(accept))
@@ -283,11 +294,11 @@ func (s *filterSpec) forwardRules() []filterRule {
 		rules = append(rules, line(iif(b), oif(b), accept))
 	}
 	if s.ForwardBlock {
-		return append(rules, line(jump("refuse")))
+		return append(rules, line(jump("answer")))
 	}
 	rules = append(rules, s.ours(line(oif(s.Device), accept))...)
 	for _, p := range s.Reserved {
-		rules = append(rules, line(to(p), jump("refuse")))
+		rules = append(rules, line(to(p), jump("answer")))
 	}
 	rules = append(rules, s.lanRules("daddr", oif)...)
 	for _, l := range s.LAN {
@@ -297,9 +308,9 @@ func (s *filterSpec) forwardRules() []filterRule {
 		rules = append(rules, line(to(p), accept), line(from(p), reply, accept))
 	}
 	if len(s.IncludeUIDs) == 0 {
-		rules = append(rules, s.includeRules()...)
+		rules = append(rules, s.includeRules("answer")...)
 	}
-	return append(rules, line(jump("refuse")))
+	return append(rules, line(jump("answer")))
 }
 
 // inputRules let in answers, and what keeps an uplink alive.

@@ -86,7 +86,7 @@ func planSysctls(cfg Config, f *facts, applied []change) []change {
 	add(arpIgnore, 2, f.sysctls[arpIgnore] < 2)
 	// A packet filter restores the mark of what comes in for us.
 	add(rpFilter, 2, f.strict && cfg.Filter == FilterOff)
-	if cfg.Filter == FilterOn && !cfg.RefuseInbound {
+	if cfg.Filter == FilterOn {
 		add(markAccepted, 1, f.sysctls[markAccepted] < 1)
 		add(markReflected4, 1, f.sysctls[markReflected4] < 1)
 		if f.ipv6 != ipv6Missing {
