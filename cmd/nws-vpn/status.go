@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/netstack"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
@@ -29,11 +30,13 @@ type status struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 
-	State     string    `json:"state"` // connecting, connected or disconnected
-	Since     time.Time `json:"since"`
-	LastError string    `json:"last_error,omitempty"` // of the last attempt to connect
+	State          string    `json:"state"` // connecting, connected, blocked or disconnected
+	Since          time.Time `json:"since"`
+	BlockedBecause string    `json:"blocked_because,omitempty"`
+	KillSwitch     string    `json:"kill_switch"`          // off, on or lockdown
+	LastError      string    `json:"last_error,omitempty"` // of the last attempt to connect
 
-	Exit         string `json:"exit"` // npub
+	Exit         string `json:"exit,omitempty"` // npub, once it was reached
 	ExitSoftware string `json:"exit_software,omitempty"`
 	Relay        string `json:"relay,omitempty"` // the one that carries most
 
@@ -45,7 +48,11 @@ type status struct {
 	Session   statusSession `json:"session"`
 	NWS       *statusNWS    `json:"nws,omitempty"` // there is no session but this
 	DNS       any           `json:"dns"`
-	Notes     []string      `json:"notes,omitempty"` // what this machine could not do
+
+	TrustSites bool         `json:"trust_sites"`        // .nostr sites are presented to browsers
+	Repairs    int          `json:"repairs"`            // how often another program changed the machine, and it was put back
+	Repaired   []repairNote `json:"repaired,omitempty"` // the last of them
+	Notes      []string     `json:"notes,omitempty"`    // what this machine could not do
 }
 
 // statusRelay is what one relay does for the session.
@@ -84,32 +91,57 @@ type statusSession struct {
 }
 
 // status describes the tunnel as it is now.
-func (t *tunnel) status() *status {
-	main := t.router.Main()
-	link, flows := main.Status(), t.stack.Stats()
-	s := &status{
-		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: t.started,
-		State: link.State.String(), Since: link.Since,
-		Exit: main.Exit().NPub(), ExitSoftware: link.Agent, Relay: link.Relay,
-		RTTMillis: millis(link.Session.RTT),
-		Flows: statusFlows{
-			TCP: flows.TCPOpen, UDP: flows.UDPOpen, Ping: flows.PingOpen,
-			Accepted: flows.TCPAccepted + flows.UDPAccepted + flows.PingAccepted,
-			Rejected: flows.TCPRejected + flows.UDPRejected + flows.PingRejected,
-		},
-		Bytes:   statusBytes{Sent: flows.FromPrograms, Received: flows.ToPrograms},
-		DNS:     t.intercept.Stats(),
-		Notes:   t.platform.Notes(),
-		Session: sessionStatus(link.Session),
-		NWS:     nwsStatus(link),
+func (s *supervisor) status() *status {
+	s.mu.Lock()
+	v, t := s.view, s.tunnel
+	var stack *netstack.Stack
+	if t != nil {
+		stack = t.stack
 	}
+	s.mu.Unlock()
+	st := &status{
+		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: s.started,
+		State: v.state.String(), Since: v.since, KillSwitch: string(v.killSwitch),
+		TrustSites: s.cfg.Up.TrustSites, Notes: s.platform.Notes(),
+	}
+	st.Repaired, st.Repairs = s.repaired.all()
+	if v.cause != nil {
+		st.BlockedBecause = v.cause.Error()
+	}
+	if v.failure != nil {
+		st.LastError = v.failure.Error()
+	}
+	if t != nil {
+		st.describeLink(t.router.Main())
+	}
+	if stack != nil {
+		st.describeFlows(stack.Stats())
+		st.DNS = t.intercept.Stats()
+	}
+	return st
+}
+
+func (s *status) describeLink(main *nostrlink.Link) {
+	link := main.Status()
+	s.Exit, s.ExitSoftware, s.Relay = main.Exit().NPub(), link.Agent, link.Relay
+	s.RTTMillis = millis(link.Session.RTT)
+	s.Session, s.NWS = sessionStatus(link.Session), nwsStatus(link)
 	for _, r := range link.Relays {
 		s.Relays = append(s.Relays, relayStatus(r))
 	}
-	if link.Failure != nil {
-		s.LastError = link.Failure.Error()
+	s.LastError = ""
+	if failure := ails(link); failure != nil {
+		s.LastError = failure.Error()
 	}
-	return s
+}
+
+func (s *status) describeFlows(flows netstack.Stats) {
+	s.Flows = statusFlows{
+		TCP: flows.TCPOpen, UDP: flows.UDPOpen, Ping: flows.PingOpen,
+		Accepted: flows.TCPAccepted + flows.UDPAccepted + flows.PingAccepted,
+		Rejected: flows.TCPRejected + flows.UDPRejected + flows.PingRejected,
+	}
+	s.Bytes = statusBytes{Sent: flows.FromPrograms, Received: flows.ToPrograms}
 }
 
 func statusCommand() *cobra.Command {
@@ -155,10 +187,16 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	line("state", "%s for %v", s.State, now.Sub(s.Since).Round(time.Second))
+	if s.BlockedBecause != "" {
+		line("blocked", "because %s", s.BlockedBecause)
+	}
+	line("kill switch", "%s", s.KillSwitch)
 	if s.LastError != "" {
 		line("problem", "%s", s.LastError)
 	}
-	line("exit", "%s", s.Exit)
+	if s.Exit != "" {
+		line("exit", "%s", s.Exit)
+	}
 	for i, r := range s.Relays {
 		line([...]string{"relays", ""}[min(i, 1)], "%s  %s", r.URL, r.describe())
 	}
@@ -172,6 +210,12 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		s.Notes = append(s.NWS.notes(), s.Notes...)
 	} else {
 		line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+	}
+	if s.TrustSites {
+		line("sites", "those under .nostr are shown to browsers as trusted, once verified")
+	}
+	for _, r := range s.Repaired {
+		line("put back", "%v ago: %s", now.Sub(r.At).Round(time.Second), r.What)
 	}
 	for _, note := range s.Notes {
 		line("note", "%s", note)

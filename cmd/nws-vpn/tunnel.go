@@ -22,14 +22,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/tun"
 )
 
-// The addresses of the device and of the DNS server behind it: the beginning
-// of the range of fake addresses. The server's are never the device's own, so
-// that queries go into the tunnel and not to this machine.
-var (
-	deviceAddrs = [...]netip.Prefix{netip.MustParsePrefix("198.18.0.1/32"), netip.MustParsePrefix("fd6e:7773:7670::1/128")}
-	dnsAddrs    = [...]netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd6e:7773:7670::2")}
-)
-
 // dialFunc makes connections, as net.Dialer.DialContext does.
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -37,13 +29,11 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 //
 //	programs ─ device ─ stack ─ interceptor ─ router ─ link ═ relays ═ exit
 type tunnel struct {
-	platform  platform.Configurator
 	hub       *nostrlink.Hub
 	router    *nostrlink.Router
 	stack     *netstack.Stack
 	intercept *dnsintercept.Interceptor
 	memory    nostrlink.Memory // or nil
-	started   time.Time
 
 	undo []func() error // what lower does, last first
 }
@@ -55,60 +45,10 @@ const (
 	lookUpTimeout  = 3 * time.Second
 )
 
-// raise brings the tunnel up. The machine is changed last, when everything
-// else works; if that fails too, nothing has changed.
-func raise(ctx context.Context, cfg *config.Config, dirs stateDirs, log *slog.Logger) (_ *tunnel, err error) {
-	t := &tunnel{started: time.Now()}
-	defer func() {
-		if err != nil {
-			t.lower()
-		}
-	}()
-	book, err := name.NewBook(cfg.Names)
-	if err != nil {
-		return nil, err
-	}
-	exit, relays, err := chooseExit(cfg.Up.Exit, cfg.Up.Relays, book)
-	if err != nil {
-		return nil, err
-	}
-	if t.platform, err = platform.New(dirs.lasting(), platform.Options{Log: log}); err != nil {
-		return nil, err
-	}
-	t.defers(t.platform.Close)
-	first, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	t.memory = openPlainMemory(dirs.lasting(), log)
-	bypass := bypassDialer(cfg.Up.Mark, t.platform.UplinkDNS)
-	if err := t.connectTo(first, bypass.DialContext, exit, relays, cfg, log); err != nil {
-		return nil, err
-	}
-	sites, err := t.presentSites(t.router, relays, book, cfg, dirs, log)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := t.openPool(dirs, log)
-	if err != nil {
-		return nil, err
-	}
-	dev, err := tun.Open(cfg.Up.Device, cfg.Up.MTU)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.startStack(dev, pool, sites, book, cfg, log); err != nil {
-		return nil, err
-	}
-	if err := t.platform.Set(machineConfig(cfg)); err != nil {
-		return nil, err
-	}
-	t.followNetwork(log)
-	return t, nil
-}
-
 // defers has lower call f.
 func (t *tunnel) defers(f func() error) { t.undo = append(t.undo, f) }
 
-// lower undoes what raise did and waits until all of it is gone.
+// lower undoes what was started and waits until all of it is gone.
 func (t *tunnel) lower() error {
 	var errs []error
 	for i := len(t.undo) - 1; i >= 0; i-- {
@@ -214,49 +154,30 @@ func (t *tunnel) openPool(dirs stateDirs, log *slog.Logger) (*dnsintercept.Pool,
 
 // startStack serves the flows of dev, which it owns from now on, through sites,
 // and DNS through the router.
-func (t *tunnel) startStack(dev tun.Device, pool *dnsintercept.Pool, sites netstack.Dialer, book name.Book, cfg *config.Config, log *slog.Logger) (err error) {
+func (t *tunnel) startStack(dev tun.Device, pool *dnsintercept.Pool, sites netstack.Dialer, book name.Book, cfg *config.Config, log *slog.Logger) error {
 	upstream := dnsintercept.NewStreamUpstream(func(ctx context.Context) (net.Conn, error) {
 		return t.router.DialContext(ctx, "dns", "")
 	})
 	t.defers(upstream.Close)
 	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, Log: log})
+	if err := t.serveDevice(dev, sites, cfg, log); err != nil {
+		return err
+	}
+	t.defers(func() error { return t.stack.Close() })
+	return nil
+}
+
+// serveDevice serves the flows of dev, which it owns from now on: of the first
+// device, or of the one that takes the place of a device that is gone.
+func (t *tunnel) serveDevice(dev tun.Device, sites netstack.Dialer, cfg *config.Config, log *slog.Logger) error {
 	forward := netstack.Forward(t.intercept.Dialer(sites), netstack.ForwardOptions{EarlyPorts: cfg.Up.EarlyPorts})
-	t.stack, err = netstack.New(dev, t.intercept.Handler(forward), netstack.Options{UDPIdle: cfg.Up.UDPIdle.Duration(), Log: log})
+	stack, err := netstack.New(dev, t.intercept.Handler(forward), netstack.Options{UDPIdle: cfg.Up.UDPIdle.Duration(), Log: log})
 	if err != nil {
 		dev.Close()
 		return err
 	}
-	t.defers(t.stack.Close)
+	t.stack = stack
 	return nil
-}
-
-// followNetwork has the relays' connections checked when the machine's network
-// changes.
-func (t *tunnel) followNetwork(log *slog.Logger) {
-	t.background(func(ctx context.Context) error {
-		err := platform.Watch(ctx, func() {
-			log.Debug("the network has changed")
-			t.hub.NetworkChanged()
-		})
-		if err != nil && ctx.Err() == nil {
-			log.Warn("changes of the network are not noticed", "err", err)
-		}
-		return err
-	})
-}
-
-func machineConfig(cfg *config.Config) platform.Config {
-	c := platform.Config{
-		Device:    cfg.Up.Device,
-		MTU:       cfg.Up.MTU,
-		Addresses: deviceAddrs[:],
-		Mark:      cfg.Up.Mark,
-		Table:     cfg.Up.Table,
-	}
-	if cfg.Up.DNS {
-		c.DNS = dnsAddrs[:]
-	}
-	return c
 }
 
 // chooseExit reads what the user calls the exit: a petname or any form of name

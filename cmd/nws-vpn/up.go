@@ -7,78 +7,146 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 	"github.com/nws-vpn/nws-vpn/platform"
 )
 
+// upOptions are what `up` is told on the command line and what no configuration
+// says.
+type upOptions struct {
+	exit, spread, mode, killSwitch string
+	relays                         []string
+	double, allowLAN, refuse       bool
+
+	detached bool
+	dryRun   bool
+	retry    bool
+	rollback time.Duration
+	trace    bool // print each change of the machine
+}
+
 func upCommand() *cobra.Command {
 	var (
-		flags    configFlags
-		dirs     stateDirs
-		exit     string
-		relays   []string
-		spread   string
-		double   bool
-		mode     string
-		detached bool
+		flags configFlags
+		dirs  stateDirs
+		o     upOptions
 	)
 	cmd := &cobra.Command{
 		Use:   "up --exit NPUB --relay URL",
 		Short: "Send this machine's traffic through an exit",
 		Long: `Makes a TUN device and sends every program's traffic through Nostr relays to
 an exit. Runs until "nws-vpn down", Ctrl-C or SIGTERM, and then puts the
-machine back as it was. Needs root.`,
+machine back as it was. Needs root.
+
+From the first moment on nothing else leaves the machine, unless the kill switch
+is off. When the exit cannot be reached at first, everything is undone; what
+fails later closes the machine until it works again or "nws-vpn down".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.load()
+			if err == nil {
+				err = o.override(&cfg.Up)
+			}
 			if err != nil {
 				return err
 			}
-			if exit != "" {
-				cfg.Up.Exit = exit
-			}
-			if len(relays) > 0 {
-				cfg.Up.Relays = relays
-			}
-			if spread != "" {
-				if err := config.CheckSpread(spread); err != nil {
-					return fmt.Errorf("--spread: %w", err)
-				}
-				cfg.Up.Spread = spread
-			}
-			cfg.Up.Duplicate = cfg.Up.Duplicate || double
-			if mode != "" {
-				if err := config.CheckUpMode(mode); err != nil {
-					return fmt.Errorf("--mode: %w", err)
-				}
-				cfg.Up.Mode = mode
-			}
-			if detached && !isDetached() {
+			o.trace = flags.verbose
+			switch {
+			case o.dryRun:
+				return previewUp(cmd.OutOrStdout(), cfg)
+			case o.detached && !isDetached():
 				if err := detach(dirs.run()); err != nil {
 					return err
 				}
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "connected, in the background; log in %s\n", filepath.Join(dirs.run(), logName))
 				return err
 			}
-			err = runUp(cmd.Context(), cmd.OutOrStdout(), cfg, dirs)
+			err = runUp(cmd.Context(), cmd.OutOrStdout(), cfg, dirs, o)
 			reportReady(err)
 			return err
 		},
 	}
 	flags.add(cmd)
 	dirs.add(cmd)
-	cmd.Flags().StringVar(&exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, or auto for the best of those it trusts")
-	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
-	cmd.Flags().StringVar(&spread, "spread", "", "how to use several relays: primary (default) or stripe")
-	cmd.Flags().BoolVar(&double, "duplicate", false, "send small packets over two relays at once")
-	cmd.Flags().StringVar(&mode, "mode", "", "what to speak with the exit: auto (default), session or nws")
-	cmd.Flags().BoolVar(&detached, "detach", false, "go to the background once connected")
+	o.add(cmd)
 	return cmd
+}
+
+func (o *upOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, or auto for the best of those it trusts")
+	f.StringSliceVar(&o.relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
+	f.StringVar(&o.spread, "spread", "", "how to use several relays: primary (default) or stripe")
+	f.BoolVar(&o.double, "duplicate", false, "send small packets over two relays at once")
+	f.StringVar(&o.mode, "mode", "", "what to speak with the exit: auto (default), session or nws")
+	f.StringVar(&o.killSwitch, "kill-switch", "", "what keeps traffic from leaving outside the tunnel: on (default), lockdown, which stays after down, or off")
+	f.BoolVar(&o.allowLAN, "allow-lan", false, "let programs reach the private networks this machine is on")
+	f.BoolVar(&o.refuse, "refuse-inbound", false, "refuse connections from outside, SSH among them")
+	f.BoolVar(&o.detached, "detach", false, "go to the background once connected")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print every change that would be made to this machine, and make none")
+	f.BoolVar(&o.retry, "retry", false, "when the exit cannot be reached at first, keep the machine closed and try again rather than give up")
+	f.DurationVar(&o.rollback, "rollback-after", 0, `put the machine back after so long unless "nws-vpn confirm" is run: for remote machines`)
+}
+
+// override puts what the command line says over the configuration.
+func (o *upOptions) override(up *config.Up) error {
+	set := func(to *string, value, flag string, check func(string) error) error {
+		if value == "" {
+			return nil
+		}
+		if err := check(value); err != nil {
+			return fmt.Errorf("%s: %w", flag, err)
+		}
+		*to = value
+		return nil
+	}
+	if o.exit != "" {
+		up.Exit = o.exit
+	}
+	if len(o.relays) > 0 {
+		up.Relays = o.relays
+	}
+	up.Duplicate = up.Duplicate || o.double
+	up.AllowLAN = up.AllowLAN || o.allowLAN
+	up.Inbound = up.Inbound && !o.refuse
+	if o.rollback < 0 || o.rollback > maxRollback {
+		return fmt.Errorf("--rollback-after: want a time up to %v, such as 90s", maxRollback)
+	}
+	return errors.Join(
+		set(&up.Spread, o.spread, "--spread", config.CheckSpread),
+		set(&up.Mode, o.mode, "--mode", config.CheckUpMode),
+		set(&up.KillSwitch, o.killSwitch, "--kill-switch", config.CheckKillSwitch),
+	)
+}
+
+// previewUp prints what up would do to this machine.
+func previewUp(out io.Writer, cfg *config.Config) error {
+	machine := lifecycle.New(lifecycle.KillSwitch(cfg.Up.KillSwitch), machineConfig(&cfg.Up), lifecycle.Options{})
+	var through platform.Config
+	for _, e := range []lifecycle.Event{lifecycle.UpRequested, lifecycle.ExitReached, lifecycle.DeviceReady} {
+		through = machine.On(e, nil).Policy
+	}
+	changes, notes, err := platform.Preview(through)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "# While it is connected. Before that, the same without the device %s.\n", cfg.Up.Device)
+	for _, c := range changes {
+		fmt.Fprintln(&text, c)
+	}
+	for _, n := range notes {
+		fmt.Fprintln(&text, "# "+n)
+	}
+	_, err = io.WriteString(out, text.String())
+	return err
 }
 
 // stateDirs are where a running tunnel keeps what others must find: its socket,
@@ -103,8 +171,8 @@ func (d *stateDirs) lasting() string {
 	return "/var/lib/nws-vpn"
 }
 
-// runUp brings the tunnel up, says so, and waits for the end.
-func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDirs) (err error) {
+// runUp runs the tunnel to its end.
+func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDirs, o upOptions) error {
 	log, err := newLogger(cfg.LogLevel)
 	if err != nil {
 		return err
@@ -114,32 +182,25 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t, err := raise(ctx, cfg, dirs, log)
+	s, err := newSupervisor(cfg, dirs, o, out, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.lower()) }()
-	socket, err := control.Listen(dirs.run(), &controlled{t, cancel})
+	socket, err := control.Listen(dirs.run(), &controlled{s, cancel})
 	if err != nil {
-		return err
+		return errors.Join(err, s.abandon())
 	}
-	defer socket.Close()
-	if os.Getenv("SSH_CONNECTION") != "" {
-		log.Warn("answers to connections from outside, such as this SSH session, go into the tunnel while it is up: run `nws-vpn down` from a console if the session hangs")
+	if os.Getenv("SSH_CONNECTION") != "" && !cfg.Up.Inbound {
+		log.Warn("connections from outside are refused while the tunnel is up, such as this SSH session: run `nws-vpn down` from a console if it hangs")
 	}
-	for _, note := range t.platform.Notes() {
-		log.Warn(note)
+	err = s.run(ctx)
+	if cerr := socket.Close(); err == nil {
+		err = cerr
 	}
-	link := t.router.Main()
-	fmt.Fprintf(out, "connected to %s through %s\n", link.Exit().NPub(), link.Status().Relay)
-	reportReady(nil)
-	select {
-	case <-ctx.Done():
-		log.Info("going down")
-		return nil
-	case <-t.stack.Failed():
-		return fmt.Errorf("the device %s is gone: somebody removed it; run `nws-vpn up` again", cfg.Up.Device)
+	if s.reload {
+		return errors.Join(err, restart())
 	}
+	return err
 }
 
 // explainChoice lists the exits for a user who has not said whom to trust.
@@ -148,68 +209,4 @@ func explainChoice(ctx context.Context, out io.Writer, cfg *config.Config) error
 		return err
 	}
 	return errors.New(`no exit is chosen, for an exit sees the destinations of your traffic: name one with --exit, or those you trust with trust = ["npub1…"] in the section [up] of the configuration`)
-}
-
-// controlled answers the control socket.
-type controlled struct {
-	*tunnel
-	cancel context.CancelFunc
-}
-
-func (c *controlled) Status() any { return c.status() }
-func (c *controlled) Down()       { c.cancel() }
-
-func downCommand() *cobra.Command {
-	var dirs stateDirs
-	cmd := &cobra.Command{
-		Use:   "down",
-		Short: "End the tunnel and put the machine back as it was",
-		Long: `Ends a running "nws-vpn up" and waits until the machine is as it was before.
-If that process was killed, down itself undoes what it left.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runDown(cmd.Context(), cmd.OutOrStdout(), dirs)
-		},
-	}
-	dirs.add(cmd)
-	return cmd
-}
-
-// downTimeout bounds how long down waits for a running tunnel to end.
-const downTimeout = 15 * time.Second
-
-func runDown(ctx context.Context, out io.Writer, dirs stateDirs) error {
-	ctx, cancel := context.WithTimeout(ctx, downTimeout)
-	defer cancel()
-	err := control.Down(ctx, dirs.run())
-	running := !errors.Is(err, control.ErrNotRunning)
-	if err != nil && running {
-		return err
-	}
-	log, err := newLogger("warn")
-	if err != nil {
-		return err
-	}
-	// The state directory is free once the running tunnel has undone
-	// everything; what a killed one has left is undone here.
-	for {
-		err := platform.CleanUp(dirs.lasting(), log)
-		var locked *platform.LockedError
-		switch {
-		case err == nil && running:
-			_, err = fmt.Fprintln(out, "down")
-			return err
-		case err == nil:
-			_, err = fmt.Fprintln(out, "not running; nothing is left of an earlier run")
-			return err
-		case !errors.As(err, &locked):
-			return err
-		case ctx.Err() != nil:
-			return fmt.Errorf("process %d did not end within %v: end it with `kill %d`, then run `nws-vpn down` again", locked.PID, downTimeout, locked.PID)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

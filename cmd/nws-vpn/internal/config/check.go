@@ -51,6 +51,12 @@ func (d *decoder) check(c *Config) {
 		is(errors.New("want a mark other than 0, which every socket has"), "up", "mark")
 	}
 	is(checkTable(c.Up.Table), "up", "table")
+	is(CheckKillSwitch(c.Up.KillSwitch), "up", "kill_switch")
+	is(oneOf(c.Up.Forward, ForwardTunnel, ForwardBlock), "up", "forward")
+	if c.Up.KillSwitch == KillSwitches[0] {
+		is(needsFilter(!c.Up.Inbound), "up", "inbound")
+		is(needsFilter(c.Up.Forward == ForwardBlock), "up", "forward")
+	}
 	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
 	is(checkRelays(c.Exit.Relays), "exit", "relays")
 	is(CheckExitMode(c.Exit.Mode), "exit", "mode")
@@ -119,6 +125,16 @@ func checkDNSManager(s string) error {
 func CheckSpread(s string) error {
 	if !slices.Contains(Spreads[:], s) {
 		return fmt.Errorf("want %s, not %q", strings.Join(Spreads[:], " or "), s)
+	}
+	return nil
+}
+
+// CheckKillSwitch finds out what is no kill switch.
+func CheckKillSwitch(s string) error { return oneOf(s, KillSwitches[:]...) }
+
+func needsFilter(wanted bool) error {
+	if wanted {
+		return errors.New(`the packet filter does this: it needs kill_switch = "on" or "lockdown"`)
 	}
 	return nil
 }

@@ -86,6 +86,16 @@ type Up struct {
 	DNS bool `toml:"dns"`
 	// DNSManager says who is told of it: see platform.DNSAuto.
 	DNSManager string `toml:"dns_manager"`
+	// KillSwitch is what keeps traffic from leaving outside the tunnel: one of
+	// KillSwitches.
+	KillSwitch string `toml:"kill_switch"`
+	// AllowLAN lets programs reach the private networks this machine is on.
+	AllowLAN bool `toml:"allow_lan"`
+	// Inbound lets connections from outside work on.
+	Inbound bool `toml:"inbound"`
+	// Forward is what becomes of traffic that the machine forwards, such as that
+	// of containers: ForwardTunnel or ForwardBlock.
+	Forward string `toml:"forward"`
 	// UDPIdle ends a UDP flow in which nothing has passed for so long.
 	UDPIdle Duration `toml:"udp_idle"`
 	// TrustSites presents verified .nostr sites in the name of the machine's own
@@ -206,6 +216,16 @@ const AutoExit = "auto"
 // stand by, or all of them by their rates.
 var Spreads = [...]string{"primary", "stripe"}
 
+// KillSwitches are none but the routes, a packet filter while the tunnel is up,
+// and one that stays.
+var KillSwitches = [...]string{"off", "on", "lockdown"}
+
+// What becomes of forwarded traffic: it goes into the tunnel, or nowhere.
+const (
+	ForwardTunnel = "tunnel"
+	ForwardBlock  = "block"
+)
+
 // What is spoken at the other end: the session, NWS as it is written, or what it
 // understands.
 const (
@@ -237,6 +257,9 @@ func Default() *Config {
 			Table:       platform.DefaultTable,
 			DNS:         true,
 			DNSManager:  platform.DNSAuto,
+			KillSwitch:  "on",
+			Inbound:     true,
+			Forward:     ForwardTunnel,
 			UDPIdle:     Duration(5 * time.Minute),
 		},
 		Exit: Exit{

@@ -1,4 +1,4 @@
-// Package control is how `nws-vpn status` and `nws-vpn down` talk to a running
+// Package control is how `nws-vpn status`, `nws-vpn down` and others talk to a running
 // `nws-vpn up`: HTTP over a UNIX socket in the state directory. The directory
 // is 0700 and the socket 0600, so the file system decides who may ask.
 package control
@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -28,7 +29,11 @@ const socketName = "control.sock"
 // from many goroutines.
 type Handler interface {
 	Status() any // encoded as JSON
-	Down()       // asks the program to end; does not wait for it
+	// Down asks the program to end, and to open the machine even in lockdown if
+	// unlock is true. It does not wait for that.
+	Down(unlock bool)
+	Lock() error    // switches to lockdown
+	Confirm() error // keeps a tunnel that would be rolled back
 }
 
 // Server listens on the socket of one state directory.
@@ -58,10 +63,12 @@ func Listen(stateDir string, h Handler) (*Server, error) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(h.Status())
 	})
-	mux.HandleFunc("POST /down", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("POST /down", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
-		h.Down()
+		h.Down(r.FormValue("unlock") != "")
 	})
+	mux.HandleFunc("POST /lock", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.Lock()) })
+	mux.HandleFunc("POST /confirm", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.Confirm()) })
 	s := &Server{
 		listener: l,
 		http: &http.Server{
@@ -77,6 +84,16 @@ func Listen(stateDir string, h Handler) (*Server, error) {
 		s.http.Serve(l)
 	}()
 	return s, nil
+}
+
+// answer says how something that was asked for went. An error's text is for the
+// user.
+func answer(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // listenPrivate binds path under a temporary name, so that it never exists
@@ -131,9 +148,26 @@ func Status(ctx context.Context, stateDir string) ([]byte, error) {
 	return do(ctx, stateDir, http.MethodGet, "/status")
 }
 
-// Down asks the program of stateDir to end and returns once it has agreed.
-func Down(ctx context.Context, stateDir string) error {
-	_, err := do(ctx, stateDir, http.MethodPost, "/down")
+// Down asks the program of stateDir to end, and to open the machine even in
+// lockdown if unlock is true. It returns once the program has agreed.
+func Down(ctx context.Context, stateDir string, unlock bool) error {
+	path := "/down"
+	if unlock {
+		path += "?unlock=1"
+	}
+	_, err := do(ctx, stateDir, http.MethodPost, path)
+	return err
+}
+
+// Lock has the program of stateDir switch to lockdown.
+func Lock(ctx context.Context, stateDir string) error {
+	_, err := do(ctx, stateDir, http.MethodPost, "/lock")
+	return err
+}
+
+// Confirm keeps the tunnel of stateDir, which would be rolled back otherwise.
+func Confirm(ctx context.Context, stateDir string) error {
+	_, err := do(ctx, stateDir, http.MethodPost, "/confirm")
 	return err
 }
 
@@ -165,6 +199,9 @@ func do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
+	}
+	if resp.StatusCode == http.StatusConflict {
+		return nil, errors.New(strings.TrimSpace(string(body)))
 	}
 	if resp.StatusCode/100 != 2 {
 		return nil, fmt.Errorf("control socket in %s: answered %s", stateDir, resp.Status)

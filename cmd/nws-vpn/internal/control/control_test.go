@@ -13,14 +13,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type fake struct{ down chan struct{} }
+type fake struct {
+	down chan bool
+	lock error
+}
 
-func (f *fake) Status() any { return map[string]int{"schema": 1} }
-func (f *fake) Down()       { close(f.down) }
+func (f *fake) Status() any      { return map[string]int{"schema": 1} }
+func (f *fake) Down(unlock bool) { f.down <- unlock }
+func (f *fake) Lock() error      { return f.lock }
+func (f *fake) Confirm() error   { return errors.New("nothing to confirm") }
 
 func TestStatusAndDown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	f := &fake{make(chan struct{})}
+	f := &fake{down: make(chan bool, 1)}
 	s, err := Listen(dir, f)
 	if err != nil {
 		t.Fatal(err)
@@ -35,10 +40,20 @@ func TestStatusAndDown(t *testing.T) {
 	if err != nil || string(got) != "{\"schema\":1}\n" {
 		t.Errorf("Status = %q, %v", got, err)
 	}
-	if err := Down(context.Background(), dir); err != nil {
-		t.Fatal(err)
+	for _, unlock := range []bool{false, true} {
+		if err := Down(context.Background(), dir, unlock); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-f.down; got != unlock {
+			t.Errorf("asked for unlock %v, and unlock was %v", unlock, got)
+		}
 	}
-	<-f.down
+	if err := Lock(context.Background(), dir); err != nil {
+		t.Error(err)
+	}
+	if err := Confirm(context.Background(), dir); err == nil || err.Error() != "nothing to confirm" {
+		t.Errorf("Confirm: %v, want what the program says", err)
+	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
@@ -59,7 +74,7 @@ func TestSocketOfADeadProgramIsReplaced(t *testing.T) {
 	if _, err := Status(context.Background(), dir); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("dead socket: %v, want ErrNotRunning", err)
 	}
-	s, err := Listen(dir, &fake{make(chan struct{})})
+	s, err := Listen(dir, &fake{down: make(chan bool, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,363 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
+	"github.com/nws-vpn/nws-vpn/dnsintercept"
+	"github.com/nws-vpn/nws-vpn/netstack"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/platform"
+)
+
+// supervisor is `nws-vpn up` at work: it tells the state machine what happens,
+// puts this machine into the state that follows, and does the tasks. All of that
+// is done by one goroutine, run; others send it events.
+type supervisor struct {
+	cfg      *config.Config
+	dirs     stateDirs
+	log      *slog.Logger
+	out      io.Writer
+	platform platform.Configurator
+	service  *serviceManager
+	persist  bool // a first attempt that fails is no end
+	exit     name.Name
+	relays   []string // the user's own
+	book     name.Book
+	started  time.Time
+	rollback *rollback // nil unless asked for
+
+	ctx    context.Context // of everything that run starts; ends before the machine is put back
+	stop   context.CancelFunc
+	tasks  sync.WaitGroup
+	events chan event
+	wake   chan struct{} // ends the pause before another attempt to connect
+
+	// Of run's goroutine.
+	machine  *lifecycle.Machine
+	policy   platform.Config // that was set last
+	inForce  bool            // and is, as far as we know
+	keeping  context.CancelFunc
+	kept     sync.WaitGroup
+	pool     *dnsintercept.Pool
+	sites    netstack.Dialer
+	opened   time.Time     // when the device was last opened
+	attempts int           // to connect
+	pause    time.Duration // before the next retry in Blocked
+	greeted  bool          // "connected" was printed
+	reload   bool          // this process is to be replaced by a new one
+	over     bool
+	why      error // why it ends, nil when it was asked to
+
+	mu       sync.Mutex
+	tunnel   *tunnel // nil until the exit is first reached
+	view     view
+	repaired repairs
+}
+
+// newSupervisor takes the machine for this process; nothing is changed yet. It
+// must run, or be abandoned.
+func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Writer, log *slog.Logger) (*supervisor, error) {
+	s := &supervisor{
+		cfg: cfg, dirs: dirs, log: log, out: out,
+		service: underServiceManager(), persist: o.retry || isRestarted(),
+		events: make(chan event, 16), wake: make(chan struct{}, 1),
+		started: time.Now(),
+	}
+	var err error
+	if s.book, err = name.NewBook(cfg.Names); err != nil {
+		return nil, err
+	}
+	if s.exit, s.relays, err = chooseExit(cfg.Up.Exit, cfg.Up.Relays, s.book); err != nil {
+		return nil, err
+	}
+	options := platform.Options{Log: log}
+	if o.trace {
+		options.Trace = func(change string) { fmt.Fprintln(os.Stderr, "+", change) }
+	}
+	if s.platform, err = platform.New(dirs.lasting(), options); err != nil {
+		return nil, err
+	}
+	killSwitch := lifecycle.KillSwitch(cfg.Up.KillSwitch)
+	left, closed := dirs.recall()
+	if closed && left.KillSwitch == lifecycle.Lockdown {
+		killSwitch = lifecycle.Lockdown
+	}
+	s.machine = lifecycle.New(killSwitch, machineConfig(&cfg.Up), lifecycle.Options{Closed: closed, Persist: s.persist})
+	if err := dirs.remember(record{KillSwitch: killSwitch}); err != nil {
+		return nil, errors.Join(err, s.abandon())
+	}
+	if o.rollback > 0 {
+		if s.rollback, err = guardRollback(dirs, o.rollback, closed); err != nil {
+			return nil, errors.Join(err, s.abandon())
+		}
+	}
+	return s, nil
+}
+
+// abandon lets the machine go, which is as it was found: run did not.
+func (s *supervisor) abandon() error {
+	if left, closed := s.dirs.recall(); closed && left.KillSwitch != lifecycle.Off {
+		return nil // the journal stays, and the lock ends with the process
+	}
+	return errors.Join(s.platform.Close(), s.dirs.forget())
+}
+
+// event is news for run.
+type event struct {
+	what   lifecycle.Event
+	err    error
+	tunnel *tunnel         // with the first ExitReached
+	stack  *netstack.Stack // with DeviceGone: whose device
+}
+
+// view is what status shows of the state machine.
+type view struct {
+	state      lifecycle.State
+	since      time.Time
+	cause      error // of Blocked
+	failure    error // of the last attempt to connect
+	killSwitch lifecycle.KillSwitch
+}
+
+// Pauses before something that failed is tried again, and how often the link is
+// looked at.
+const (
+	minPause  = time.Second
+	maxPause  = 30 * time.Second
+	linkCheck = 200 * time.Millisecond
+)
+
+// run is the life of the tunnel, until ctx ends, down is asked for or the first
+// attempt fails. Then the machine is as it was, or closed as the kill switch
+// says.
+func (s *supervisor) run(ctx context.Context) error {
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	defer s.stop()
+	s.tasks.Go(s.followNetwork)
+	s.tasks.Go(s.followClock)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	retry := time.NewTimer(0)
+	<-retry.C
+	alive := s.service.heartbeat()
+	defer alive.Stop()
+	ended := ctx.Done()
+	s.take(event{what: lifecycle.UpRequested})
+	for armed := false; !s.over; {
+		if blocked := s.machine.State() == lifecycle.Blocked; !blocked {
+			armed, s.pause = false, minPause
+			retry.Stop()
+		} else if !armed {
+			armed = true
+			retry.Reset(s.pause)
+			s.pause = min(2*s.pause, maxPause)
+		}
+		select {
+		case e := <-s.events:
+			s.take(e)
+		case <-retry.C:
+			armed = false
+			s.take(event{what: lifecycle.Retry})
+		case <-ended:
+			s.log.Info("going down")
+			s.take(event{what: lifecycle.DownRequested})
+		case <-hangups:
+			s.hangUp()
+		case <-alive.C:
+			s.service.notify("WATCHDOG=1")
+		}
+	}
+	return s.why
+}
+
+// tell gives news to run.
+func (s *supervisor) tell(e event) {
+	select {
+	case s.events <- e:
+	case <-s.ctx.Done():
+		if e.tunnel != nil {
+			e.tunnel.lower()
+		}
+	}
+}
+
+// take lets the state machine decide and does what it says.
+func (s *supervisor) take(e event) {
+	if s.over || s.isOld(e) {
+		return
+	}
+	if e.tunnel != nil {
+		s.mu.Lock()
+		s.tunnel = e.tunnel
+		s.mu.Unlock()
+		s.tasks.Go(func() { s.watchLink(e.tunnel) })
+	}
+	if e.what == lifecycle.Locked {
+		e.err = s.dirs.remember(record{KillSwitch: lifecycle.Lockdown})
+	}
+	step := s.machine.On(e.what, e.err)
+	for step.Task != lifecycle.End {
+		err := s.apply(step.Policy)
+		if err == nil {
+			break
+		}
+		s.log.Error("the machine cannot be put into the state that is wanted", "state", step.State, "err", err)
+		if step.State == lifecycle.Blocked {
+			break // what was in force before is; it is tried again
+		}
+		e.err = err
+		step = s.machine.On(lifecycle.Failed, err)
+	}
+	s.show(step, e)
+	s.do(step, e)
+}
+
+// isOld reports whether e is about a device that has been replaced.
+func (s *supervisor) isOld(e event) bool {
+	return e.stack != nil && (s.tunnel == nil || s.tunnel.stack != e.stack)
+}
+
+// apply puts the machine into the state of a policy and keeps it there.
+func (s *supervisor) apply(policy platform.Config) error {
+	if s.inForce && reflect.DeepEqual(policy, s.policy) {
+		return nil
+	}
+	s.stopKeeping()
+	err := s.platform.Set(policy)
+	s.policy, s.inForce = policy, err == nil
+	s.startKeeping()
+	return err
+}
+
+// do begins the task of a step. Tasks end in events.
+func (s *supervisor) do(step lifecycle.Step, e event) {
+	switch step.Task {
+	case lifecycle.Connect:
+		if s.tunnel == nil { // else its link redials by itself
+			s.connect()
+		}
+	case lifecycle.OpenDevice:
+		// A device that somebody keeps removing is made at the pace of retries.
+		if time.Since(s.opened) >= minPause {
+			s.openDevice()
+		}
+	case lifecycle.End:
+		s.finish(step.Policy, e)
+	}
+}
+
+// hangUp takes SIGHUP. In the background it means to begin anew, with what is in
+// the configuration and in the program's file now; the machine is closed
+// meanwhile. In the foreground the terminal is gone.
+func (s *supervisor) hangUp() {
+	s.reload = s.service != nil || isDetached()
+	s.log.Info("hung up", "reload", s.reload)
+	s.take(event{what: lifecycle.DownRequested})
+}
+
+// finish ends everything and leaves the machine with the policy.
+func (s *supervisor) finish(policy platform.Config, e event) {
+	s.over = true
+	if s.reload {
+		s.service.notify("RELOADING=1")
+	} else {
+		s.service.notify("STOPPING=1")
+	}
+	s.stop()
+	s.stopKeeping()
+	s.tasks.Wait()
+	for len(s.events) > 0 {
+		if late := <-s.events; late.tunnel != nil {
+			late.tunnel.lower()
+		}
+	}
+	errs := []error{e.err}
+	if s.tunnel != nil {
+		errs = append(errs, s.tunnel.lower())
+	}
+	if s.reload {
+		// As after a kill: what is in force closes the machine, and the next
+		// process takes it over.
+		s.why = errors.Join(errs...)
+		return
+	}
+	err := s.platform.Set(policy)
+	errs = append(errs, err, s.platform.Close())
+	if s.rollback != nil {
+		_ = s.rollback.dismiss() // it may have been confirmed
+	}
+	switch {
+	case policy.Hold:
+		s.why = errors.Join(append(errs, s.dirs.remember(record{KillSwitch: s.machine.KillSwitch()}))...)
+		if s.why != nil {
+			s.why = fmt.Errorf("%w: the machine stays closed: `nws-vpn down --unlock` opens it", s.why)
+		}
+	case err == nil:
+		errs = append(errs, s.dirs.forget())
+		fallthrough
+	default:
+		s.why = errors.Join(errs...)
+	}
+}
+
+// show tells everybody the state.
+func (s *supervisor) show(step lifecycle.Step, e event) {
+	s.mu.Lock()
+	before := s.view
+	s.view.state, s.view.cause, s.view.killSwitch = step.State, s.machine.Cause(), s.machine.KillSwitch()
+	if e.what == lifecycle.ConnectFailed {
+		s.view.failure = e.err
+	}
+	if step.State != before.state || before.since.IsZero() {
+		s.view.since = time.Now()
+	}
+	changed := s.view.since != before.since
+	s.mu.Unlock()
+	if !changed || step.Task == lifecycle.End {
+		return
+	}
+	because := s.machine.Cause()
+	if e.what == lifecycle.ExitLost {
+		because = e.err
+	}
+	if because != nil {
+		s.log.Warn("the tunnel's state has changed", "state", step.State, "because", because)
+	} else {
+		s.log.Info("the tunnel's state has changed", "state", step.State)
+	}
+	s.service.notify("STATUS=" + step.State.String())
+	if step.State == lifecycle.Connected {
+		s.greet()
+	}
+	if s.persist {
+		s.service.notify("READY=1")
+	}
+}
+
+// greet says once that the tunnel is up.
+func (s *supervisor) greet() {
+	if s.greeted {
+		return
+	}
+	s.greeted = true
+	for _, note := range s.platform.Notes() {
+		s.log.Warn(note)
+	}
+	link := s.tunnel.router.Main()
+	fmt.Fprintf(s.out, "connected to %s through %s\n", link.Exit().NPub(), link.Status().Relay)
+	reportReady(nil)
+	s.service.notify("READY=1")
+}
