@@ -15,9 +15,9 @@ import (
 
 const probeMark = "probe-of-the-life-cycle"
 
-// ends runs nws-vpn to its end in the client, with the world's state directory, and returns
+// nwsEnds runs nws-vpn to its end in the client, with the world's state directory, and returns
 // what it printed.
-func (tun *tunnel) ends(wellEnds bool, args ...string) string {
+func (tun *tunnel) nwsEnds(wellEnds bool, args ...string) string {
 	tun.t.Helper()
 	res, err := tun.Run(tun.ctx, tun.Client, append(args, "--state-dir", world.StateDir)...)
 	if err != nil {
@@ -93,12 +93,12 @@ func TestLifeAfterAKill(t *testing.T) {
 
 	// One that does not get through leaves it as it is.
 	tun.kill(exit)
-	text := tun.ends(false, tun.upArgs()...)
+	text := tun.nwsEnds(false, tun.upArgs()...)
 	if !strings.Contains(text, "stays closed") || !strings.Contains(text, "nws-vpn down") {
 		t.Errorf("up on a closed machine without an exit says %s", text)
 	}
 	tun.probe(probeMark)
-	text = tun.ends(true, "repair", "--after-crash")
+	text = tun.nwsEnds(true, "repair", "--after-crash")
 	if !strings.Contains(text, "stays closed") {
 		t.Errorf("repair of a unit says %s", text)
 	}
@@ -110,7 +110,7 @@ func TestLifeAfterAKill(t *testing.T) {
 	if got, err := tun.get("http://" + world.WebIP + "/"); err != nil || got != "hello from the web" {
 		t.Errorf("after a kill and another up: %q, %v", got, err)
 	}
-	if text := tun.ends(false, "repair"); !strings.Contains(text, "is running") {
+	if text := tun.nwsEnds(false, "repair"); !strings.Contains(text, "is running") {
 		t.Errorf("repair beside a tunnel says %s", text)
 	}
 	tun.kill(up)
@@ -118,9 +118,9 @@ func TestLifeAfterAKill(t *testing.T) {
 	if strange, marked := end(); marked > 0 || len(strange) > 0 {
 		t.Errorf("between the kill and the next up the wire is open: %d marked packets; %s", marked, strings.Join(strange, "\n"))
 	}
-	tun.ends(true, "repair")
+	tun.nwsEnds(true, "repair")
 	tun.restored(before)
-	tun.ends(true, "repair")
+	tun.nwsEnds(true, "repair")
 	tun.restored(before)
 	tun.open("after repair")
 }
@@ -136,14 +136,14 @@ func TestLifeWithoutAnExit(t *testing.T) {
 		if status := tun.status(); status["state"] != "connecting" || status["kill_switch"] != "on" {
 			t.Errorf("status while it connects: %v", status)
 		}
-		tun.ends(true, "down")
+		tun.nwsEnds(true, "down")
 		tun.ended(up, true)
 		up = tun.begin("--retry")
 		tun.awaitLine(up, "no session with the exit")
 		tun.probe(probeMark)
 		tun.kill(up)
 	})
-	tun.ends(true, "down")
+	tun.nwsEnds(true, "down")
 	tun.restored(before)
 
 	up := tun.begin()
@@ -157,8 +157,8 @@ func TestLifeOfLockdown(t *testing.T) {
 	before := tun.snapshot()
 	tun.startRelay()
 	tun.startExit()
-	tun.closed("in lockdown", func() { tun.ends(true, "lockdown") })
-	tun.closed("in lockdown, said twice", func() { tun.ends(true, "lockdown") })
+	tun.closed("in lockdown", func() { tun.nwsEnds(true, "lockdown") })
+	tun.closed("in lockdown, said twice", func() { tun.nwsEnds(true, "lockdown") })
 	up := tun.startUp()
 	if got := tun.status()["kill_switch"]; got != "lockdown" {
 		t.Errorf("the kill switch of a tunnel in lockdown is %v", got)
@@ -167,30 +167,30 @@ func TestLifeOfLockdown(t *testing.T) {
 		t.Errorf("in lockdown: %q, %v", got, err)
 	}
 	tun.closed("after down", func() {
-		if text := tun.ends(true, "down"); !strings.Contains(text, "--unlock") {
+		if text := tun.nwsEnds(true, "down"); !strings.Contains(text, "--unlock") {
 			t.Errorf("down in lockdown says %s", text)
 		}
 		tun.ended(up, true)
 	})
-	tun.closed("after down again", func() { tun.ends(true, "down") })
-	tun.ends(true, "down", "--unlock")
+	tun.closed("after down again", func() { tun.nwsEnds(true, "down") })
+	tun.nwsEnds(true, "down", "--unlock")
 	tun.restored(before)
 	tun.open("after it is unlocked")
 
 	// A tunnel that runs is locked, and killed, and unlocked.
 	up = tun.startUp("--kill-switch", "off")
 	tun.closed("after a running tunnel was locked and killed", func() {
-		tun.ends(true, "lockdown")
+		tun.nwsEnds(true, "lockdown")
 		for tun.status()["kill_switch"] != "lockdown" && tun.ctx.Err() == nil {
 		}
 		tun.kill(up)
-		tun.ends(true, "down")
+		tun.nwsEnds(true, "down")
 	})
-	tun.ends(true, "repair")
+	tun.nwsEnds(true, "repair")
 	tun.restored(before)
 
 	up = tun.startUp("--kill-switch", "lockdown")
-	tun.ends(true, "down", "--unlock")
+	tun.nwsEnds(true, "down", "--unlock")
 	tun.ended(up, true)
 	tun.restored(before)
 }
@@ -202,14 +202,14 @@ func TestLifeWithRollback(t *testing.T) {
 	tun.startExit()
 
 	up := tun.startUp("--rollback-after", "10m")
-	tun.ends(true, "confirm")
-	tun.ends(false, "confirm")
+	tun.nwsEnds(true, "confirm")
+	tun.nwsEnds(false, "confirm")
 	tun.down()
 	tun.ended(up, true)
 	tun.restored(before)
 
 	up = tun.startUp()
-	if text := tun.ends(false, "confirm"); !strings.Contains(text, "nothing") {
+	if text := tun.nwsEnds(false, "confirm"); !strings.Contains(text, "nothing") {
 		t.Errorf("confirm with nothing to confirm says %s", text)
 	}
 	tun.down()
@@ -281,7 +281,7 @@ func TestLifeStoppedAndContinued(t *testing.T) {
 func TestLifeOfADryRun(t *testing.T) {
 	tun := newTunnel(t)
 	before := tun.snapshot()
-	text := tun.ends(true, tun.upArgs("--dry-run")...)
+	text := tun.nwsEnds(true, tun.upArgs("--dry-run")...)
 	for _, want := range []string{"ip -4 rule add", "ip addr add 198.18.0.1/32 dev nws0", "unreachable default"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -314,7 +314,7 @@ func TestLifeAfterHangUp(t *testing.T) {
 	tun.ended(up, true)
 	tun.restored(before)
 
-	if text := tun.ends(true, tun.upArgs("--detach")...); !strings.Contains(text, "in the background") {
+	if text := tun.nwsEnds(true, tun.upArgs("--detach")...); !strings.Contains(text, "in the background") {
 		t.Errorf("up --detach says %s", text)
 	}
 	first := tun.status()
@@ -339,7 +339,7 @@ func TestLifeAfterHangUp(t *testing.T) {
 		}
 	})
 	tun.recovers()
-	tun.ends(true, "down")
+	tun.nwsEnds(true, "down")
 	tun.restored(before)
 }
 
