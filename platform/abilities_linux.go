@@ -18,6 +18,7 @@ func Abilities() []Ability {
 		{Name: AbilityUser, Missing: userNamespacesMissing()}, {Name: AbilityGroup}, {Name: AbilityIPv6},
 	}
 	if !hasNetAdmin() {
+		list[1].Unknown = list[1].Missing != "" && os.Geteuid() != 0 // root may open it
 		list[0].Missing = "this user may not change the network (no CAP_NET_ADMIN): run as root"
 	}
 	var st unix.Statfs_t

@@ -35,8 +35,9 @@ type LinkState struct {
 type RuleState struct {
 	Family   int    `json:"family"` // 4 or 6
 	Priority int    `json:"priority"`
-	Ours     bool   `json:"ours"` // made by a tunnel of this program
-	All      bool   `json:"all"`  // it takes every packet, or every one of a mark
+	Ours     bool   `json:"ours"`            // made by a tunnel of this program
+	All      bool   `json:"all"`             // it takes every packet, or every one of a mark
+	Users    bool   `json:"users,omitempty"` // it takes those of some users only
 	Mark     uint32 `json:"mark,omitempty"`
 	Mask     uint32 `json:"mask,omitempty"`
 	Table    int    `json:"table,omitempty"`

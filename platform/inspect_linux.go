@@ -90,7 +90,7 @@ func (in *Inspection) readRules(family int) {
 		n := &rules[i]
 		r := RuleState{
 			Family: family, Priority: n.Priority, Ours: n.Protocol == protocol,
-			All: !narrows(n), Mark: n.Mark, Table: n.Table, Text: describeRule(n),
+			All: !narrows(n), Users: n.UIDRange != nil, Mark: n.Mark, Table: n.Table, Text: describeRule(n),
 		}
 		if n.Mask != nil {
 			r.Mask = *n.Mask

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -292,9 +293,144 @@ func (tun *tunnel) leaktest() *leakReport {
 	return &r
 }
 
-func TestLeaktest(t *testing.T) {
-	tun := connected(t)
-	start := time.Now()
+func (r *leakReport) line(check string) (verdict, found string) {
+	for _, l := range r.Lines {
+		if l.Check == check {
+			return l.Verdict, l.Found
+		}
+	}
+	return "", ""
+}
+
+func TestLeaktestFindsNothing(t *testing.T) {
+	tun := newTunnel(t)
+	res, err := tun.Run(tun.ctx, tun.Client, "leaktest", "--state-dir", world.StateDir)
+	if err != nil || res.Code != 2 || !strings.Contains(res.Output, "no tunnel is up") {
+		t.Errorf("without a tunnel: code %d, %v: %s", res.Code, err, res.Output)
+	}
+	tun.startRelay()
+	tun.startExit()
+	tun.startUp()
+	tun.needFilter()
+	before := tun.snapshot()
 	r := tun.leaktest()
-	t.Logf("%.1f s\n%v", time.Since(start).Seconds(), r)
+	if r.Verdict != "ok" {
+		t.Errorf("as it should be:\n%v", r)
+	}
+	tun.restored(before)
+	// Its probes were tried, and its judge saw.
+	if _, found := r.line("judge"); !strings.Contains(found, "eth0") {
+		t.Errorf("the judge: %s", found)
+	}
+	for _, check := range []string{"any program", "bound to a device", "own address", "raw packets", "forged mark", "this network", "multicast", "name servers", "resolver"} {
+		if _, found := r.line(check); !strings.Contains(found, "probes") {
+			t.Errorf("%s: %q", check, found)
+		}
+	}
+}
+
+// needFilter skips what needs up's packet filter, as long as up has none.
+func (tun *tunnel) needFilter() {
+	tun.t.Helper()
+	res, err := tun.Run(tun.ctx, tun.Client, "up", "--help")
+	if err != nil {
+		tun.t.Fatal(err)
+	}
+	if !strings.Contains(res.Output, "--kill-switch") {
+		tun.t.Skip("up has no kill switch yet")
+	}
+}
+
+// A plain user learns what can be read, and is told what cannot.
+func TestPlainUser(t *testing.T) {
+	tun := connected(t)
+	const copied = "/run/nws-vpn-of-all"
+	tun.inClient("cp", tun.Binary(), copied)
+	tun.inClient("chmod", "0755", copied)
+	as := func(args ...string) netlab.Result {
+		t.Helper()
+		args = append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", copied}, args...)
+		res, err := tun.Client.Run(tun.ctx, netlab.CommandOptions{}, needProgram(t, "setpriv"), append(args, "--json", "--state-dir", world.StateDir)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	res := as("leaktest")
+	var leaks leakReport
+	if err := json.Unmarshal([]byte(res.Stdout), &leaks); err != nil {
+		t.Fatalf("%v: %s", err, res.Output)
+	}
+	if res.Code != 2 || leaks.Verdict != "cannot tell" {
+		t.Errorf("code %d: %v", res.Code, &leaks)
+	}
+	for check, want := range map[string]string{
+		"tunnel": "cannot tell", "rules IPv4": "ok", "rules IPv6": "ok", "routes IPv4": "ok", "packet filter": "cannot tell",
+		"ways IPv4": "ok", "ways IPv6": "ok", "judge": "cannot tell", "raw packets": "cannot tell", "forged mark": "cannot tell",
+	} {
+		if verdict, found := leaks.line(check); verdict != want {
+			t.Errorf("%s: %s %s, want %s", check, verdict, found, want)
+		}
+	}
+	var report doctorReport
+	res = as("doctor", "--exit", tun.key, "--relay", world.RelayURL)
+	if err := json.Unmarshal([]byte(res.Stdout), &report); err != nil || report.Failing != nil || report.Works {
+		t.Errorf("%v: %s", err, res.Output)
+	}
+	for _, l := range report.Lines {
+		if l.Place == "relay "+world.RelayURL && l.Verdict != "not tried" || l.Hop == "tunnel" && l.Verdict != "unknown" {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
+// Each sabotage is named. The tunnel's program is stopped meanwhile, since it
+// would mend it.
+func TestLeaktestNamesTheSabotage(t *testing.T) {
+	type finding struct{ check, verdict, says string }
+	for _, c := range []struct {
+		name     string
+		sabotage func(tun *tunnel)
+		want     []finding
+	}{
+		{"foreign rule", func(tun *tunnel) { tun.inClient("ip", "rule", "add", "pref", "100", "lookup", "main") },
+			[]finding{{"rules IPv4", "WEAK", "100:"}, {"ways IPv4", "WEAK", "eth0"}, {"rules IPv6", "ok", ""}, {"any program", "ok", ""}}},
+		{"no filter", func(tun *tunnel) { tun.inClient("nft", "delete", "table", "inet", "nws-vpn") },
+			[]finding{{"packet filter", "WEAK", "inet nws-vpn"}, {"bound to a device", "LEAK", "192.0.2."}, {"forged mark", "LEAK", ""}, {"any program", "ok", ""}}},
+		{"resolver overwritten", func(tun *tunnel) {
+			if err := tun.Client.WriteFile("/etc/resolv.conf", []byte(world.UplinkResolvConf)); err != nil {
+				tun.t.Fatal(err)
+			}
+		}, []finding{{"resolver's file", "WEAK", world.RouterIP}, {"name servers", "ok", ""}, {"bound to a device", "ok", ""}}},
+		{"IPv6 rule gone", func(tun *tunnel) { tun.inClient("ip", "-6", "rule", "del", "pref", "5620") },
+			[]finding{{"rules IPv6", "WEAK", "missing"}, {"ways IPv6", "WEAK", "eth0"}, {"rules IPv4", "ok", ""}, {"any program", "ok", ""}}},
+		{"IPv6 rule and filter gone", func(tun *tunnel) {
+			tun.inClient("ip", "-6", "rule", "del", "pref", "5620")
+			tun.inClient("nft", "delete", "table", "inet", "nws-vpn")
+		}, []finding{{"rules IPv6", "LEAK", "missing"}, {"any program", "LEAK", "2001:db8:"}}},
+		{"guard route gone", func(tun *tunnel) { tun.inClient("ip", "route", "del", "unreachable", "default", "table", "20055") },
+			[]finding{{"routes IPv4", "WEAK", "guard"}, {"routes IPv6", "ok", ""}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they wait more than they work
+			tun := newTunnel(t)
+			tun.startRelay()
+			tun.startExit()
+			up := tun.startUp()
+			tun.needFilter()
+			if err := up.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			c.sabotage(tun)
+			r := tun.leaktest()
+			for _, w := range append(c.want, finding{"tunnel", "cannot tell", ""}, finding{"judge", "ok", "eth0"}) {
+				if verdict, found := r.line(w.check); verdict != w.verdict || !strings.Contains(found, w.says) {
+					t.Errorf("%s: %s %s, want %s %s", w.check, verdict, found, w.verdict, w.says)
+				}
+			}
+			if t.Failed() {
+				t.Logf("\n%v", r)
+			}
+		})
+	}
 }

@@ -130,6 +130,8 @@ func newExamination(ctx context.Context, file string, dirs stateDirs, opts docto
 	switch {
 	case t.Denied:
 		e.found.Stopped = errors.New("a tunnel may be up, and only its user gets past it: run this as root")
+	case t.Running && os.Geteuid() >= 0 && e.seen.Owner != uint32(os.Geteuid()):
+		e.found.Stopped = fmt.Errorf("the tunnel that is up runs as user %d, and only that user gets past it: run this as that user", e.seen.Owner)
 	case os.Geteuid() == 0:
 		e.dialer = bypassDialer(e.cfg.Up.Mark, func() []netip.Addr { return e.seen.Resolver.Uplink })
 	default:

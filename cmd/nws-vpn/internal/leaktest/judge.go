@@ -54,25 +54,22 @@ func judgeTunnel(o *Observation) Line {
 // rules of others that come before it.
 func judgeRules(o *Observation, family int) Line {
 	l := Line{Check: fmt.Sprintf("rules IPv%d", family), Verdict: OK}
-	last, some := -1, false
+	last := -1
 	for _, r := range o.Net.Rules {
-		if r.Ours && r.Family == family {
-			some = some || r.Mask == 0
-			if r.All && r.Mask == 0 && r.Table != 0 && r.Table != mainTable {
-				last = r.Priority
-			}
+		if r.Family == family && leads(r) {
+			last = r.Priority
 		}
 	}
 	switch {
-	case last < 0 && !some:
+	case last < 0 && o.ourTable(family).users:
+		l.Found = "only the traffic of some users is meant for the tunnel, as you have set"
+		return l
+	case last < 0:
 		l.Verdict = Leak
 		if o.drops("output") {
 			l.Verdict = Weak
 		}
 		l.Found, l.Do = "the tunnel's rule is missing: nothing leads traffic into it", reapply
-		return l
-	case last < 0:
-		l.Found = "only the traffic of some users is meant for the tunnel, as you have set"
 		return l
 	}
 	var foreign []string

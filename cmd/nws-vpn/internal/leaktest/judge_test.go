@@ -33,6 +33,7 @@ func guarded() *Observation {
 		in.Rules = append(in.Rules,
 			platform.RuleState{Family: family, Priority: 0, All: true, Table: 255, Text: "0: from all lookup 255"},
 			platform.RuleState{Family: family, Priority: 5600, Ours: true, All: true, Mark: 1, Mask: 0xff, Table: 254},
+			platform.RuleState{Family: family, Priority: 5612, Ours: true, Table: 254, Text: "5612: from all iif nws0 lookup 254"},
 			platform.RuleState{Family: family, Priority: 5620, Ours: true, All: true, Table: 77},
 			platform.RuleState{Family: family, Priority: 32766, All: true, Table: 254})
 		in.Routes = append(in.Routes,
@@ -209,6 +210,24 @@ func TestPartialTunnel(t *testing.T) {
 			if r.Family == 6 {
 				r.To = netip.MustParsePrefix("fc00::/7")
 			}
+		}
+	}
+	for i := range o.Ways {
+		o.Ways[i].Way.Device = "eth0"
+	}
+	seen(KindPlain)(o)
+	if r := Judge(o); r.Verdict != OK {
+		t.Errorf("%+v", r.Lines)
+	}
+}
+
+// Where only some users' traffic is meant for the tunnel, that of others may
+// leave.
+func TestTunnelForSomeUsers(t *testing.T) {
+	o := guarded()
+	for i := range o.Net.Rules {
+		if r := &o.Net.Rules[i]; leads(*r) {
+			r.All, r.Users, o.Settings.Table = false, true, r.Table
 		}
 	}
 	for i := range o.Ways {

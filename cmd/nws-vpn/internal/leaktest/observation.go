@@ -82,6 +82,7 @@ type Probe struct {
 type table struct {
 	number int
 	device string // where the default route leads
+	users  bool   // only some users' traffic is led there
 	routes []platform.RouteState
 }
 
@@ -89,9 +90,12 @@ type table struct {
 func (o *Observation) ourTable(family int) table {
 	t := table{number: o.Settings.Table}
 	for _, r := range o.Net.Rules {
-		if r.Ours && r.Family == family && r.Mask == 0 && r.All && r.Table != 0 && r.Table != mainTable {
+		if r.Family == family && leads(r) {
 			t.number = r.Table
 		}
+	}
+	for _, r := range o.Net.Rules {
+		t.users = t.users || r.Ours && r.Family == family && r.Users && r.Table == t.number
 	}
 	for _, r := range o.Net.Routes {
 		if r.Ours && r.Family == family && r.Table == t.number {
@@ -102,6 +106,11 @@ func (o *Observation) ourTable(family int) table {
 		}
 	}
 	return t
+}
+
+// leads reports whether a rule is the one that leads everything into our table.
+func leads(r platform.RuleState) bool {
+	return r.Ours && r.All && r.Mask == 0 && r.Table != 0 && r.Table != mainTable
 }
 
 // mainTable is the kernel's number of the table main.
@@ -117,9 +126,12 @@ func (o *Observation) mark() (mark uint32) {
 	return o.Settings.Mark
 }
 
-// permitted reports whether the user lets a network leave directly: its own
-// routes in our table say so, or the table is for some networks only.
+// permitted reports whether the user lets a network leave directly: routes of
+// ours say so, or the tunnel is for some networks or users only.
 func (t table) permitted(p netip.Prefix) bool {
+	if t.users {
+		return true
+	}
 	partial := len(t.routes) > 0
 	for _, r := range t.routes {
 		if r.Kind == "throw" && r.To.Bits() <= p.Bits() && r.To.Contains(p.Addr()) {
