@@ -46,58 +46,6 @@ func (s *supervisor) stopKeeping() {
 	}
 }
 
-// followNetwork has the relays' connections checked when the machine's network
-// changes.
-func (s *supervisor) followNetwork() {
-	err := platform.Watch(s.ctx, func() {
-		s.log.Debug("the network has changed")
-		s.redial()
-	})
-	if err != nil && s.ctx.Err() == nil {
-		s.log.Warn("changes of the network are not noticed", "err", err)
-	}
-}
-
-// followClock does so when the machine wakes up.
-func (s *supervisor) followClock() {
-	tick := time.NewTicker(clockCheck)
-	defer tick.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := time.Now()
-		if gone := slept(last, now); gone > 0 {
-			s.log.Info("the machine was asleep, or this process was stopped", "for", gone.Round(time.Second))
-			s.redial()
-		}
-		last = now
-	}
-}
-
-// How often the clocks are looked at, and how much later than expected is a
-// sleep.
-const (
-	clockCheck = time.Second
-	leastSleep = 3 * time.Second
-)
-
-// slept is for how long the machine was asleep, or the process stopped, between
-// two looks that should be clockCheck apart; 0 for not at all. The wall clock
-// goes on when the machine sleeps, and the monotonic one when the process does
-// not run. A wall clock that is set forward looks the same, and does no harm.
-func slept(last, now time.Time) time.Duration {
-	wall := now.Round(0).Sub(last.Round(0))
-	gone := max(wall, now.Sub(last)) - clockCheck
-	if gone < leastSleep {
-		return 0
-	}
-	return gone
-}
-
 // redial makes sure at once that there are connections to the relays.
 func (s *supervisor) redial() {
 	select {

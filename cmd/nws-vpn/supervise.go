@@ -145,8 +145,7 @@ const (
 func (s *supervisor) run(ctx context.Context) error {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
-	s.tasks.Go(s.followNetwork)
-	s.tasks.Go(s.followClock)
+	s.tasks.Go(func() { roam(s.ctx, s.log, s.redial) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
