@@ -3,7 +3,7 @@
 # make bench    speed and memory, one line per figure (root)
 # make lint     formatting, vet, staticcheck, module file, other systems
 # make build    ./nws-vpn, static
-# make install  into $(PREFIX)/bin
+# make install  into $(PREFIX)/bin, with systemd's units in $(PREFIX)/lib
 
 GO      ?= go
 PREFIX  ?= /usr/local
@@ -12,6 +12,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # How long each fuzz target runs, and how long the tests of one package may.
 FUZZTIME ?= 3s
 TIMEOUT  ?= 8m
+
+# systemd looks for units there for the prefixes /usr and /usr/local.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+UNITS    = nws-vpn.service nws-vpn-lockdown.service
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -74,9 +78,15 @@ lint:
 
 install: build
 	install -D -m 0755 nws-vpn $(DESTDIR)$(PREFIX)/bin/nws-vpn
+	@for unit in $(UNITS); do \
+		echo "install $(DESTDIR)$(UNITDIR)/$$unit"; \
+		install -d $(DESTDIR)$(UNITDIR) && \
+		sed 's,/usr/local/bin,$(PREFIX)/bin,g' platform/systemd/$$unit >$(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	done
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/nws-vpn
+	rm -f $(DESTDIR)$(PREFIX)/bin/nws-vpn $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 
 clean:
 	rm -rf nws-vpn bin
