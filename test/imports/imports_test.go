@@ -51,7 +51,7 @@ var layers = []layer{
 	{"nostrlink/relaytest", []string{"nostrlink/relay/*", "nostrlink/relay", "nostrlink/relayd", "nostrlink/envelope"}, "a hostile relay for tests"},
 	{"nostrlink/compat", []string{"nostrlink/wire", "nostrlink/envelope", "nostrlink/name", "internal/splice"}, "messages in, streams out: no relay, no session"},
 	{"nostrlink/compat/reftest", []string{"nostrlink/wire", "nostrlink/envelope", "nostrlink/name", "nostrlink/relay"}, "stands in for another program: nothing of compat"},
-	{"nostrlink/direct", []string{"nostrlink/wire", "nostrlink/session", "nostrlink/envelope"}, "carriers without a relay"},
+	{"nostrlink/direct", []string{"nostrlink/session"}, "carriers without a relay: a secret and an address in, packets out; whose session it is, is others' business"},
 	{"exit", []string{"nostrlink", "nostrlink/name", "nostrlink/wire", "internal/splice"}, "accepts streams and dials; no TUN, no gVisor, no root"},
 	{"platform", []string{"internal/ifaddr"}, "routes, rules and DNS of the machine; it takes values and knows nothing of ours"},
 	{"internal/ifaddr", nil, "one call of the kernel, and waiting for its effect"},
