@@ -55,7 +55,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 	cmd.AddCommand(
 		upCommand(), downCommand(), statusCommand(), confirmCommand(), repairCommand(), lockdownCommand(), rollbackGuardCommand(),
 		exitCommand(), relayCommand(), keygenCommand(), certCommand(), trustCommand(), nameCommand(),
-		exitsCommand(), demoCommand(), probeCommand(), versionCommand(),
+		exitsCommand(), execCommand(), execInsideCommand(), demoCommand(), probeCommand(), versionCommand(),
 		doctorCommand(), leaktestCommand(),
 	)
 	return cmd
