@@ -119,17 +119,25 @@ func (k *keeper) putBack(now time.Time) (lines []string, err error) {
 	}
 	var lost []change
 	for _, ch := range wanted {
-		if find(c.applied, ch.String()) == nil {
+		old := find(c.applied, ch.String())
+		if old == nil {
 			continue
 		}
-		if ok, err := ch.inForce(c.env); err == nil && !ok && same(ch, find(c.applied, ch.String())) {
+		if ok, err := old.inForce(c.env); err == nil && !ok {
 			lost = append(lost, ch)
 		}
 	}
-	moved := !slices.EqualFunc(wanted, c.applied, same)
-	lost, told := k.fight(lost, now)
+	put, told := k.fight(lost, now)
 	lines = append(lines, told...)
-	if len(lost) == 0 && !moved {
+	for i, ch := range wanted {
+		// In a truce, it stays as we had it: what another program has put in
+		// its place is no reason to act.
+		if name := ch.String(); find(lost, name) != nil && find(put, name) == nil {
+			wanted[i] = find(c.applied, name)
+		}
+	}
+	moved := !slices.EqualFunc(wanted, c.applied, same)
+	if len(put) == 0 && !moved {
 		return lines, nil
 	}
 	if err := c.reconcile(wanted); err != nil {

@@ -226,6 +226,9 @@ func TestNoWindowBetweenCrashAndRestart(t *testing.T) {
 		if seen := sendAll(t, wire, label, func(probe, string, error) {}); contains(seen, "probe "+label) {
 			t.Errorf("%s: a probe is on the wire", label)
 		}
+		if seen := bypassAll(t, wire, label, func(bypass, error) {}); len(seen) != 0 {
+			t.Errorf("%s: on the wire: %v", label, seen)
+		}
 	}
 	closed("killed")
 	e := testEnv(func(point string) error {
@@ -239,7 +242,7 @@ func TestNoWindowBetweenCrashAndRestart(t *testing.T) {
 		t.Errorf("after a crash, the uplink's name servers are %s", got)
 	}
 	openTUN(t, "nws0")
-	must(t, c.Set(testConfig()))
+	must(t, c.Set(filterConfig()))
 	closed("up")
 	checkUp(t)
 	e.step = func(string) error { return nil }
