@@ -33,6 +33,7 @@ type status struct {
 	State          string    `json:"state"` // connecting, connected, blocked or disconnected
 	Since          time.Time `json:"since"`
 	BlockedBecause string    `json:"blocked_because,omitempty"`
+	Portal         string    `json:"portal,omitempty"`     // what gives away that the network asks for a login first
 	KillSwitch     string    `json:"kill_switch"`          // off, on or lockdown
 	LastError      string    `json:"last_error,omitempty"` // of the last attempt to connect
 
@@ -101,7 +102,7 @@ func (s *supervisor) status() *status {
 	s.mu.Unlock()
 	st := &status{
 		Schema: statusSchema, Version: buildVersion(), PID: os.Getpid(), Started: s.started,
-		State: v.state.String(), Since: v.since, KillSwitch: string(v.killSwitch),
+		State: v.state.String(), Since: v.since, KillSwitch: string(v.killSwitch), Portal: v.portal,
 		TrustSites: s.cfg.Up.TrustSites, Notes: s.platform.Notes(),
 	}
 	st.Repaired, st.Repairs = s.repaired.all()
@@ -189,6 +190,9 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	line("state", "%s for %v", s.State, now.Sub(s.Since).Round(time.Second))
 	if s.BlockedBecause != "" {
 		line("blocked", "because %s", s.BlockedBecause)
+	}
+	if s.Portal != "" {
+		line("portal", "this network seems to ask for a login first: %s", s.Portal)
 	}
 	line("kill switch", "%s", s.KillSwitch)
 	if s.LastError != "" {

@@ -129,6 +129,7 @@ type view struct {
 	cause      error // of Blocked
 	failure    error // of the last attempt to connect
 	killSwitch lifecycle.KillSwitch
+	portal     string // what gives a captive portal away
 }
 
 // Pauses before something that failed is tried again, and how often the link is
@@ -146,6 +147,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
 	s.tasks.Go(func() { roam(s.ctx, s.log, s.redial) })
+	s.tasks.Go(s.watchPortal)
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
