@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -17,10 +18,10 @@ import (
 	"github.com/nws-vpn/nws-vpn/platform"
 )
 
-// offerReverse makes the paths to exits that need no relay: it listens for their
+// makePaths makes the paths to exits that need no relay: it listens for their
 // connections where the user has a public address, and connects to them where
-// the user wants that.
-func (t *tunnel) offerReverse(ctx context.Context, opts *nostrlink.LinkOptions, up *config.Up) error {
+// the user wants that. What is not to be had is logged: relays do without.
+func (t *tunnel) makePaths(ctx context.Context, opts *nostrlink.LinkOptions, up *config.Up, log *slog.Logger) {
 	// What is sent has to bypass the tunnel.
 	control := platform.Control(up.Mark)
 	if up.Direct {
@@ -28,11 +29,16 @@ func (t *tunnel) offerReverse(ctx context.Context, opts *nostrlink.LinkOptions, 
 	}
 	clearText := up.NWSClearText && up.Mode != config.ModeSession
 	if up.PublicAddress == "" || up.Mode == config.ModeNWS && !clearText {
-		return nil
+		return
+	}
+	if !up.Inbound {
+		log.Warn("public_address is not offered to the exit, as connections from outside are refused (inbound)")
+		return
 	}
 	doors, err := listenPublic(ctx, up.PublicAddress, control)
 	if err != nil {
-		return err
+		log.Warn("public_address is not offered to the exit", "err", err)
+		return
 	}
 	opts.Direct.Listener = doors
 	if clearText {
@@ -40,7 +46,6 @@ func (t *tunnel) offerReverse(ctx context.Context, opts *nostrlink.LinkOptions, 
 		t.background(opts.Reverse.Serve)
 	}
 	t.background(doors.Serve)
-	return nil
 }
 
 // controlFunc is net.Dialer's and net.ListenConfig's Control.

@@ -80,9 +80,7 @@ func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, r
 	}
 	speaks(&opts, &cfg.Up)
 	opts.Memory = t.memory
-	if err := t.offerReverse(ctx, &opts, &cfg.Up); err != nil {
-		return err
-	}
+	t.makePaths(ctx, &opts, &cfg.Up, log)
 	directory := t.hub.NewDirectory(relays, log)
 	if cfg.Up.Exit == config.AutoExit {
 		rule, err := trustRule(&cfg.Up)
