@@ -308,6 +308,7 @@ func TestLinksRulesAndRoutesChange(t *testing.T) {
 		{"flush", func() error { return a.AddRule(rule) }, func() error { _, err := a.FlushRules(); return err }},
 		{"address", func() error { return a.AddAddress("eth0", "192.0.2.1/24") }, func() error { return a.RemoveAddress("eth0", "192.0.2.1/24") }},
 		{"name", func() error { return a.RenameLink("eth0", "wan0") }, func() error { return a.RenameLink("wan0", "eth0") }},
+		{"filter", func() error { return a.AddFilter("others") }, func() error { _, err := a.FlushFilters(); return err }},
 		{"bridge", func() error { return a.Bridge("br0", []string{"172.30.0.1/24"}) }, func() error { return a.RemoveLink("br0") }},
 	} {
 		if err := c.make(); err != nil {

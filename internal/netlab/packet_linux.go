@@ -42,8 +42,13 @@ func parseNetwork(ether uint16, data []byte) Packet {
 			size := min(len(rest), 8+int(rest[1])*8)
 			next, rest = rest[0], rest[size:]
 		}
+		first := true
+		if next == 44 && len(rest) >= 8 { // a fragment
+			first = binary.BigEndian.Uint16(rest[2:])>>3 == 0
+			next, rest = rest[0], rest[8:]
+		}
 		p.Protocol = next
-		p.setTransport(src, dst, rest, true)
+		p.setTransport(src, dst, rest, first)
 	}
 	return p
 }

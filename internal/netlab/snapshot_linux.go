@@ -6,15 +6,16 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // Snapshot describes, in sorted lines, what a VPN may change on the host:
-// links, addresses, policy rules, the routes of all tables, the sysctls about
-// routing, and resolv.conf with its mode and bytes. Two are equal when nothing
-// has changed.
+// links, addresses, policy rules, the routes of all tables, the packet filter,
+// the sysctls about routing, and resolv.conf with its mode, owner and bytes. Two
+// are equal when nothing has changed.
 func (h *Host) Snapshot() (text string, err error) {
 	err = h.Do(func() error {
 		lines, err := snapshot()
@@ -46,6 +47,11 @@ func snapshot() ([]string, error) {
 		}
 		lines = append(lines, of...)
 	}
+	filter, err := filters()
+	if err != nil {
+		return nil, err
+	}
+	lines = append(lines, filter...)
 	lines = append(lines, snapshotFiles()...)
 	slices.Sort(lines)
 	return lines, nil
@@ -93,5 +99,6 @@ func snapshotFiles() []string {
 	}
 	target, _ := os.Readlink("/etc/resolv.conf")
 	data, err := os.ReadFile("/etc/resolv.conf")
-	return append(lines, fmt.Sprintf("file /etc/resolv.conf %s link %q text %q %v", info.Mode(), target, data, err))
+	owner, _ := info.Sys().(*syscall.Stat_t)
+	return append(lines, fmt.Sprintf("file /etc/resolv.conf %s of %d:%d link %q text %q %v", info.Mode(), owner.Uid, owner.Gid, target, data, err))
 }

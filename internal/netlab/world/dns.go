@@ -26,13 +26,13 @@ type Records struct {
 // A DNSServer answers from a zone, over UDP and TCP, and remembers what it was
 // asked. Unknown names get NXDOMAIN.
 type DNSServer struct {
-	zone    Zone
 	packets []net.PacketConn
 	streams []net.Listener
 	running sync.WaitGroup
 	closing sync.Once
 
 	mu    sync.Mutex
+	zone  Zone
 	asked []string
 	conns map[net.Conn]bool // nil when closed
 }
@@ -47,6 +47,13 @@ func ServeDNS(zone Zone, packets []net.PacketConn, streams []net.Listener) *DNSS
 		s.running.Go(func() { s.serveStream(l) })
 	}
 	return s
+}
+
+// Replace gives the server another zone.
+func (s *DNSServer) Replace(zone Zone) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.zone = zone
 }
 
 // Asked lists the questions so far, as "name TYPE".
@@ -159,8 +166,8 @@ func (s *DNSServer) answer(query []byte) (answer []byte, limit int) {
 	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
 	s.mu.Lock()
 	s.asked = append(s.asked, name+" "+strings.TrimPrefix(q.Type.String(), "Type"))
-	s.mu.Unlock()
 	records, known := s.zone[name]
+	s.mu.Unlock()
 	reply := dnsmessage.Header{ID: header.ID, Response: true, Authoritative: true, RecursionDesired: header.RecursionDesired, RecursionAvailable: true}
 	if !known {
 		reply.RCode = dnsmessage.RCodeNameError

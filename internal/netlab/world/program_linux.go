@@ -53,6 +53,12 @@ func (w *World) StartRelay(ctx context.Context, o Options) (*netlab.Process, err
 	return w.startUntil(ctx, w.Relay, "relay listening", o, "relay", "--listen", RelayIP+":"+RelayPort)
 }
 
+// StartRelayAt starts a relay on an address and port of any host and waits
+// until it listens.
+func (w *World) StartRelayAt(ctx context.Context, h *netlab.Host, address string) (*netlab.Process, error) {
+	return w.startUntil(ctx, h, "relay listening", Options{}, "relay", "--listen", address)
+}
+
 // StartExit starts the exit with a key file of its host and waits until it is
 // ready. It may reach the internet of this world, whose addresses no exit would
 // dial unasked, and asks the resolver there.

@@ -42,7 +42,7 @@ func (w *World) serve() error {
 				return err
 			}
 		}
-		if err := w.echoPackets(net.JoinHostPort(ip, PortEcho)); err != nil {
+		if err := w.echoPackets(w.Internet, net.JoinHostPort(ip, PortEcho)); err != nil {
 			return err
 		}
 	}
@@ -207,8 +207,8 @@ func reset(c net.Conn) error {
 	return tcp.SetLinger(0)
 }
 
-func (w *World) echoPackets(address string) error {
-	p, err := w.Internet.ListenPacket("udp", address)
+func (w *World) echoPackets(h *netlab.Host, address string) error {
+	p, err := h.ListenPacket("udp", address)
 	if err != nil {
 		return err
 	}
