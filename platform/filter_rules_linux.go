@@ -51,11 +51,22 @@ type session struct{ Local, Remote netip.AddrPort }
 // What the mark's bits of a connection (its ct mark) say. A packet's own mark
 // tells the routing rules where it goes; this tells who was found entitled, and
 // stays with the connection when its socket is gone.
-func (s *filterSpec) uplink() uint32  { return s.Mark }                             // our own, to a relay
-func (s *filterSpec) inbound() uint32 { return s.Mark ^ lowest(s.Mask) }            // began outside
-func (s *filterSpec) direct() uint32  { return s.Mark ^ lowest(s.Mask&(s.Mask-1)) } // let past by the user
+func (s *filterSpec) uplink() uint32  { return s.Mark }     // our own, to a relay
+func (s *filterSpec) inbound() uint32 { return s.other(1) } // began outside
+func (s *filterSpec) direct() uint32  { return s.other(2) } // let past by the user
 
-func lowest(mask uint32) uint32 { return mask & -mask }
+// other returns the n-th value of the mark's bits that is neither the mark nor
+// zero, which is everybody else's. A mask of two bits has two.
+func (s *filterSpec) other(n int) uint32 {
+	for bits := -s.Mask & s.Mask; bits != 0; bits = (bits - s.Mask) & s.Mask {
+		if v := s.Mark ^ bits; v != 0 {
+			if n--; n == 0 {
+				return v
+			}
+		}
+	}
+	return s.Mark // a mask of less, which no Config has
+}
 
 // filterChain is a chain with its rules. One without a hook is jumped to.
 type filterChain struct {

@@ -210,6 +210,31 @@ func TestInboundRefused(t *testing.T) {
 	must(t, v.say(long))
 }
 
+// TestOwnConnectionFromBefore is one that a program has opened before the tunnel
+// was up: what it sends comes out of the tunnel, which ends it.
+func TestOwnConnectionFromBefore(t *testing.T) {
+	far := enterNamespaces(t)
+	wire := newSniffer(t, far)
+	far.run(t, func() error { echoServer(t, "203.0.113.9:80"); return nil })
+	conn, err := net.Dial("tcp", "203.0.113.9:80")
+	must(t, err)
+	defer conn.Close()
+	v := &visitor{conn: conn, r: bufio.NewReader(conn)}
+	must(t, v.say(long))
+	wire.frames(t)
+	tun := openTUN(t, "nws0")
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
+	must(t, err)
+	defer c.Close()
+	must(t, c.Set(filterConfig()))
+	_, err = io.WriteString(conn, "after up")
+	must(t, err)
+	awaitTUN(t, tun, "after up")
+	if contains(wire.frames(t), "after up") {
+		t.Error("it is on the wire")
+	}
+}
+
 // TestAnswersOpenNothing prepares a way out from the network, for a program that
 // uses the uplink's address: a packet that seems to come from where it will
 // connect to.

@@ -207,6 +207,56 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestPowerCut takes the files as they are at every point, as a disk would keep
+// them, and repairs from these after a restart, which the kernel's part does not
+// survive.
+func TestPowerCut(t *testing.T) {
+	enterNamespaces(t)
+	openTUN(t, "nws0")
+	dir := stateDir(t)
+	type disk struct {
+		point        string
+		journal      []byte
+		resolv, next savedFile
+	}
+	var disks []disk
+	c, err := open(dir, testLog(t), testEnv(func(point string) error {
+		d := disk{point: point}
+		d.journal, _ = os.ReadFile(dir + "/journal")
+		var err1, err2 error
+		d.resolv, err1 = readFile("/etc/resolv.conf")
+		d.next, err2 = readFile(newName("/etc/resolv.conf"))
+		disks = append(disks, d)
+		return errors.Join(err1, err2)
+	}))
+	must(t, err)
+	before := snapshot(t)
+	cfg := filterConfig()
+	cfg.Hold = true
+	must(t, c.Set(cfg))
+	must(t, c.Set(Config{}))
+	must(t, c.Close())
+	if len(disks) < 60 {
+		t.Fatalf("only %d points", len(disks))
+	}
+	for _, d := range disks {
+		after := stateDir(t)
+		must(t, os.WriteFile(after+"/journal.new", []byte("{"), 0o600)) // half of the next
+		if d.journal != nil {
+			must(t, os.WriteFile(after+"/journal", d.journal, 0o600))
+			editJournal(t, after, func(j *journal) { j.Boot = "11111111-2222-3333-4444-555555555555" })
+		}
+		must(t, putFile(testEnv(nil), "/etc/resolv.conf", d.resolv))
+		if d.next.Kind != kindMissing {
+			must(t, putFile(testEnv(nil), newName("/etc/resolv.conf"), d.next))
+		}
+		must(t, CleanUp(after, testLog(t)))
+		if diff := diff(before, snapshot(t)); diff != "" {
+			t.Fatalf("power lost at %q: a difference is left:\n%s", d.point, diff)
+		}
+	}
+}
+
 func TestDamagedJournal(t *testing.T) {
 	enterNamespaces(t)
 	for _, text := range []string{

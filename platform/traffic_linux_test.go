@@ -328,6 +328,18 @@ func TestStrictReversePath(t *testing.T) {
 		for _, own := range []int{0, 1, 2} {
 			must(t, writeSysctl(rpFilter, all))
 			must(t, writeSysctl("ipv4/conf/eth0/rp_filter", own))
+			// The packet filter needs no looser check.
+			none := filterConfig()
+			none.Device = ""
+			for _, cfg := range []Config{none, filterConfig()} {
+				must(t, c.Set(cfg))
+				if err := dial(20 * time.Second); err != nil {
+					t.Errorf("with the filter, device %q, all %d, eth0 %d: %v", cfg.Device, all, own, err)
+				}
+				if v, err := readSysctl(rpFilter); err != nil || v != all {
+					t.Errorf("with the filter, all %d became %d, %v", all, v, err)
+				}
+			}
 			must(t, c.Set(testConfig()))
 			if err := dial(20 * time.Second); err != nil {
 				t.Errorf("all %d, eth0 %d: %v", all, own, err)
