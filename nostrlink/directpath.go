@@ -75,9 +75,9 @@ func (b *bundle) goDirect(end direct.End, opts Direct, offers []string) {
 			add(address, nil, func(d *directTrack) { d.dial(opts.Dialer) })
 		}
 	}
-	if opts.Listener != nil {
+	if own := opts.offer(); len(own) > 0 {
 		// One connection is enough for all of them.
-		add(opts.offer()[0], errNotCalled, func(d *directTrack) { d.listen(opts.Listener) })
+		add(own[0], errNotCalled, func(d *directTrack) { d.listen(opts.Listener) })
 	}
 	if end == direct.Entry && len(b.directs) > 0 {
 		b.session.Ping() // the exit dials once it has heard us, and so do we
@@ -168,7 +168,7 @@ func (d *directTrack) carry(ctx context.Context, conn *direct.Conn, next <-chan 
 	d.mu.Lock()
 	d.state, d.err, d.path = RelayCarrying, nil, path
 	d.mu.Unlock()
-	b.log.Info("direct path is up", "address", d.address)
+	b.log.Debug("direct path is up", "address", d.address)
 	lost := make(chan error, 1)
 	b.wg.Go(func() {
 		lost <- conn.Receive(func(packet []byte) {
@@ -182,7 +182,7 @@ func (d *directTrack) carry(ctx context.Context, conn *direct.Conn, next <-chan 
 	d.path = nil
 	d.mu.Unlock()
 	if ctx.Err() == nil {
-		b.log.Info("direct path is down", "address", d.address, "err", err)
+		b.log.Debug("direct path is down", "address", d.address, "err", err)
 	}
 	return another, err
 }

@@ -187,7 +187,7 @@ func (e *examination) askTunnel(ctx context.Context) {
 		e.cfg.Up.Exit = e.now.Exit
 	}
 	for _, r := range e.now.Relays {
-		if len(e.opts.relays) == 0 && !slices.Contains(e.cfg.Up.Relays, r.URL) {
+		if strings.HasPrefix(r.URL, "ws") && len(e.opts.relays) == 0 && !slices.Contains(e.cfg.Up.Relays, r.URL) {
 			e.cfg.Up.Relays = append(e.cfg.Up.Relays, r.URL)
 		}
 	}
