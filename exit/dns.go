@@ -29,11 +29,13 @@ func (s *Server) serveDNS(ctx context.Context, req Request) {
 	if err != nil {
 		return
 	}
+	b := req.(*booked)
+	conn = newMeter(ctx, b.account, req.Network(), conn)
 	s.dnsFlows.Add(1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	f := dnsFlow{server: s, conn: conn, slots: make(chan struct{}, maxStreamQueries)}
+	f := dnsFlow{server: s, account: b.account, conn: conn, slots: make(chan struct{}, maxStreamQueries)}
 	err = f.read(ctx)
 	if errors.Is(err, io.EOF) && ctx.Err() == nil {
 		f.wait.Wait() // who has asked all he wants still gets his answers
@@ -48,10 +50,11 @@ func (s *Server) serveDNS(ctx context.Context, req Request) {
 
 // dnsFlow is one stream of queries.
 type dnsFlow struct {
-	server *Server
-	conn   net.Conn
-	slots  chan struct{} // a token per query in flight
-	wait   sync.WaitGroup
+	server  *Server
+	account *account
+	conn    net.Conn
+	slots   chan struct{} // a token per query in flight
+	wait    sync.WaitGroup
 
 	mu sync.Mutex // held while an answer is written
 }
@@ -69,6 +72,10 @@ func (f *dnsFlow) read(ctx context.Context) error {
 			return err
 		}
 		f.server.asked.Add(1)
+		if !q.local && !f.account.mayAsk() {
+			f.account.refusedFor(ReasonLimit)
+			q.local, q.rcode = true, dnsmessage.RCodeRefused
+		}
 		for _, slots := range []chan struct{}{f.slots, f.server.queries} {
 			select {
 			case slots <- struct{}{}:

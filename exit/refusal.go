@@ -28,6 +28,8 @@ const (
 	ReasonFailed                     // any other failure to connect
 	ReasonCancelled                  // whoever asked has gone meanwhile
 	ReasonBusy                       // a limit of the exit is reached
+	ReasonLimit                      // a limit of the client is reached
+	ReasonQuota                      // the client has used up its bytes
 	ReasonNetwork                    // a network the exit does not know
 	ReasonNoPing                     // the exit's system does not let it ping
 	reasons
@@ -52,6 +54,8 @@ var reasonTable = [reasons]struct {
 	ReasonFailed:       {"failed", wire.CodeInternal},
 	ReasonCancelled:    {"cancelled", wire.CodeCancelled},
 	ReasonBusy:         {"busy", wire.CodeBusy},
+	ReasonLimit:        {"limit", wire.CodeBusy},
+	ReasonQuota:        {"quota", wire.CodeDenied},
 	ReasonNetwork:      {"unknown_network", wire.CodeUnsupported},
 	ReasonNoPing:       {"may_not_ping", wire.CodeDenied},
 }

@@ -59,6 +59,11 @@ type Config struct {
 	// stands for DefaultUDPIdle. One that has had no answer ends after a
 	// minute, and one to port 53 after 20 seconds, if that is sooner.
 	UDPIdle time.Duration
+	// Limits are what a client may take.
+	Limits Limits
+	// UsageFile keeps what clients have used of their quotas when the exit ends;
+	// "" for nothing. It is read by New and written by SaveUsage and Close.
+	UsageFile string
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -72,15 +77,18 @@ const (
 )
 
 // Server serves requests. It has no goroutines of its own: those of a request
-// end with its Handle.
+// end with its Handle. Close it.
 type Server struct {
 	key       [32]byte
 	gate      atomic.Pointer[gate]
 	local     *localNets
+	accounts  *accounts
 	services  map[uint16]*service
 	tls       *tls.Config // or nil: no service needs it
 	resolver  *resolver
 	upstreams []upstream // of the operator's own list
+
+	usageFile string // or ""
 
 	dialTimeout, udpIdle time.Duration
 	log                  *slog.Logger
@@ -120,7 +128,17 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.flows = make(chan struct{}, orDefault(cfg.MaxFlows, DefaultMaxFlows))
 	s.dials = make(chan struct{}, orDefault(cfg.MaxDials, DefaultMaxDials))
+	if err := cfg.Limits.validate(); err != nil {
+		return nil, err
+	}
+	s.accounts = newAccounts(cfg.Limits, time.Now)
 	var err error
+	if cfg.UsageFile != "" {
+		if s.accounts.used, err = loadUsage(cfg.UsageFile); err != nil {
+			return nil, err
+		}
+		s.usageFile = cfg.UsageFile
+	}
 	if s.local, err = newLocalNets(interfacePrefixes, s.log); err != nil {
 		return nil, err
 	}
@@ -178,6 +196,13 @@ func (s *Server) Handle(ctx context.Context, req Request) {
 		s.reject(req, refuse(ReasonBusy, "the exit has too many flows open: try again later"))
 		return
 	}
+	account, err := s.accounts.open(clientOf(req))
+	if err != nil {
+		s.reject(req, err)
+		return
+	}
+	defer account.close()
+	req = &booked{req, account}
 	switch network := req.Network(); network {
 	case "tcp", "udp":
 		s.forward(ctx, req)
@@ -230,6 +255,9 @@ func (s *Server) join(ctx context.Context, req Request, out net.Conn, carry func
 			splice.Abort(out, err)
 		}
 		return
+	}
+	if b, ok := req.(*booked); ok {
+		in = newMeter(ctx, b.account, req.Network(), in)
 	}
 	stop := context.AfterFunc(ctx, func() {
 		gone := &wire.Error{Code: wire.CodeGoingAway, Text: "the exit ends the flow"}
@@ -309,6 +337,9 @@ func (s *Server) rejectAt(ctx context.Context, req Request, err error) {
 func (s *Server) reject(req Request, err error) {
 	reason := reasonOf(err)
 	s.refused[reason].Add(1)
+	if b, ok := req.(*booked); ok {
+		b.account.refusedFor(reason)
+	}
 	s.log.Debug("exit: refused", "network", req.Network(), "destination", req.Address(), "reason", reason.String(), "err", err)
 	req.Reject(err)
 }
@@ -324,7 +355,29 @@ func (s *Server) Close() error {
 	for _, u := range s.upstreams {
 		u.close()
 	}
+	return s.SaveUsage()
+}
+
+// SetLimits has l hold from now on. Flows that are open go on under it.
+func (s *Server) SetLimits(l Limits) error {
+	if err := l.validate(); err != nil {
+		return err
+	}
+	s.accounts.setLimits(l)
 	return nil
+}
+
+// SaveUsage writes Config.UsageFile, if there is something new for it. Call it
+// now and then: what is not saved is forgiven when the process is killed.
+func (s *Server) SaveUsage() error {
+	if s.usageFile == "" {
+		return nil
+	}
+	b, err := s.accounts.saveUsage()
+	if b == nil || err != nil {
+		return err
+	}
+	return writeUsage(s.usageFile, b)
 }
 
 // Stats returns what the Server has done since New.

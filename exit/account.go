@@ -1,0 +1,240 @@
+package exit
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// accounts knows what each client uses. It is safe for concurrent use.
+type accounts struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	limits Limits
+	share  *share // or nil
+	known  map[client]*account
+	quiet  *list.List // of *account without a flow, the one that is quiet longest first
+	used   *usage     // of days and months
+}
+
+// account is one client.
+type account struct {
+	client
+	of    *accounts
+	since time.Time
+
+	// Guarded by accounts.mu.
+	flows   int
+	place   *list.Element // in quiet
+	pace    *rate.Limiter // of bytes
+	opening *rate.Limiter // of flows
+	asking  *rate.Limiter // of DNS queries
+	refused map[Reason]int64
+
+	share          shareOf
+	sent, received atomic.Int64 // by and for the client
+	opened         atomic.Int64 // flows
+	spent          atomic.Int64 // bytes not yet in accounts.used
+}
+
+func newAccounts(l Limits, now func() time.Time) *accounts {
+	a := &accounts{now: now, known: make(map[client]*account), quiet: list.New(), used: newUsage()}
+	a.setLimits(l)
+	return a
+}
+
+// setLimits has l hold from now on, for the clients that are known too.
+func (a *accounts) setLimits(l Limits) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l.Clients == 0 {
+		l.Clients = DefaultClients
+	}
+	if l.TotalBytesPerSecond != a.limits.TotalBytesPerSecond {
+		a.share = nil
+		if l.TotalBytesPerSecond > 0 {
+			a.share = newShare(l.TotalBytesPerSecond)
+		}
+	}
+	a.limits = l
+	for _, c := range a.known {
+		c.limit(l)
+	}
+}
+
+// limit gives an account its own buckets.
+func (c *account) limit(l Limits) {
+	c.pace = limiter(float64(l.BytesPerSecond), max(int(l.BytesPerSecond/8), leastBurst))
+	c.opening = limiter(float64(l.FlowsPerSecond), 4*l.FlowsPerSecond)
+	c.asking = limiter(float64(l.QueriesPerSecond), 4*l.QueriesPerSecond)
+}
+
+// limiter returns a bucket, or nil for no bound.
+func limiter(perSecond float64, burst int) *rate.Limiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), burst)
+}
+
+// open books a new flow of a client, or refuses it. close gives it back.
+func (a *accounts) open(who client) (*account, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.known[who]
+	if c == nil {
+		if c = a.admit(who); c == nil {
+			return nil, refuse(ReasonBusy, "the exit has too many clients: try again later")
+		}
+	}
+	if err := a.check(c); err != nil {
+		c.refuse(reasonOf(err))
+		return nil, err
+	}
+	c.flows++
+	c.opened.Add(1)
+	if c.place != nil {
+		a.quiet.Remove(c.place)
+		c.place = nil
+	}
+	return c, nil
+}
+
+// check refuses a flow that is more than a client may have.
+func (a *accounts) check(c *account) error {
+	now, l := a.now(), &a.limits
+	a.settle(c, now)
+	switch {
+	case l.Flows > 0 && c.flows >= l.Flows:
+		return refuse(ReasonLimit, "you have %d flows open, which is all that this exit allows: close some", c.flows)
+	case c.opening != nil && !c.opening.AllowN(now, 1):
+		return refuse(ReasonLimit, "you open flows faster than the %d a second that this exit allows", l.FlowsPerSecond)
+	}
+	return a.quota(c, now)
+}
+
+// quota refuses who has used up a day's or a month's bytes.
+func (a *accounts) quota(c *account, now time.Time) error {
+	day, month := a.used.of(c.key, now)
+	switch {
+	case a.limits.Day > 0 && day >= a.limits.Day:
+		return refuse(ReasonQuota, "you have used up what this exit gives you for a day: it begins anew at midnight UTC")
+	case a.limits.Month > 0 && month >= a.limits.Month:
+		return refuse(ReasonQuota, "you have used up what this exit gives you for a month: it begins anew on the first, UTC")
+	}
+	return nil
+}
+
+// settle enters what a client has used since the last time.
+func (a *accounts) settle(c *account, now time.Time) {
+	if n := c.spent.Swap(0); n > 0 && (c.proven || a.limits.Day > 0 || a.limits.Month > 0) {
+		a.used.add(c.key, n, now)
+	}
+}
+
+// admit makes an account; it is nil when there are too many that are in use.
+func (a *accounts) admit(who client) *account {
+	if len(a.known) >= a.limits.Clients {
+		oldest := a.quiet.Front()
+		if oldest == nil {
+			return nil
+		}
+		gone := a.quiet.Remove(oldest).(*account)
+		a.settle(gone, a.now())
+		delete(a.known, gone.client)
+	}
+	c := &account{client: who, of: a, since: a.now(), refused: make(map[Reason]int64)}
+	c.limit(a.limits)
+	c.place = a.quiet.PushBack(c)
+	a.known[who] = c
+	return c
+}
+
+// close gives back a flow.
+func (c *account) close() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if c.flows--; c.flows == 0 {
+		c.place = c.of.quiet.PushBack(c)
+	}
+	c.of.settle(c, c.of.now())
+}
+
+// refuse counts a refusal; accounts.mu is held.
+func (c *account) refuse(r Reason) { c.refused[r]++ }
+
+// refusedFor counts a refusal.
+func (c *account) refusedFor(r Reason) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.refuse(r)
+}
+
+// mayAsk reports whether a client may ask one more DNS query now.
+func (c *account) mayAsk() bool {
+	c.of.mu.Lock()
+	asking, now := c.asking, c.of.now()
+	c.of.mu.Unlock()
+	return asking == nil || asking.AllowN(now, 1)
+}
+
+// settleEvery is how many bytes of a client are counted together against its
+// quota.
+const settleEvery = 1 << 20
+
+// take waits until n bytes of the client's may pass. It fails when ctx ends, or
+// with a *Refusal when the client's quota does.
+func (c *account) take(ctx context.Context, n int) error {
+	a := c.of
+	if c.spent.Add(int64(n)) >= settleEvery {
+		a.mu.Lock()
+		now := a.now()
+		a.settle(c, now)
+		err := a.quota(c, now)
+		a.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	pace, share := c.pace, a.share
+	a.mu.Unlock()
+	if pace != nil {
+		if err := pace.WaitN(ctx, n); err != nil {
+			return err
+		}
+	}
+	if share != nil {
+		return share.take(ctx, &c.share, n)
+	}
+	return nil
+}
+
+// saveUsage returns what is to be kept of the clients' usage; nil for nothing
+// new.
+func (a *accounts) saveUsage() ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	for _, c := range a.known {
+		a.settle(c, now)
+	}
+	if !a.used.changed {
+		return nil, nil
+	}
+	return a.used.encode()
+}
+
+// isLimited reports whether bytes are to be taken before they pass, or only to be
+// counted.
+func (a *accounts) isLimited() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := &a.limits
+	return l.BytesPerSecond > 0 || l.TotalBytesPerSecond > 0 || l.Day > 0 || l.Month > 0
+}
