@@ -56,7 +56,7 @@ type Config struct {
 	// Linger is for how long Reserved stays refused after the tunnel is down,
 	// so that a program that remembers such an address does not ask the network
 	// for it: at most MaxLinger, whole seconds. The kernel ends it by itself.
-	// Needs the filter.
+	// It counts only with the filter.
 	Linger time.Duration
 
 	// Filter is the packet filter. The fields below that name it need it on.
@@ -216,8 +216,6 @@ func (c Config) validateFilter() error {
 	switch {
 	case c.Filter != FilterOff:
 		return fmt.Errorf("platform: there is no %s", c.Filter)
-	case c.Linger != 0:
-		return errors.New("platform: reserved networks stay refused after the packet filter only: switch the kill switch on")
 	case c.Hold:
 		return errors.New("platform: a machine stays closed after the tunnel by the packet filter only: switch the kill switch on")
 	case c.RefuseInbound:

@@ -25,12 +25,13 @@
 // out of the tunnel. A family without an address in Config has only the guard
 // route: its traffic is refused.
 //
-// What this does not stop, and a packet filter must: a socket bound to an
-// uplink's interface (for IPv4, the kernel then takes any address to be on the
-// link), IPv6 multicast on the link, a mark forged with CAP_NET_RAW, and packets
-// from the network to the tunnel's address. The filter will be one more change
-// in the same list (see plan), put in force before the rules. Nor do answers to
-// connections from outside find their way back past the tunnel before it does.
+// What this does not stop, the packet filter does (Config.Filter): a socket bound
+// to an uplink's interface (for IPv4, the kernel then takes any address to be on
+// the link), multicast on the link, a mark forged with CAP_NET_RAW, packets from
+// the network to the tunnel's address, and what the machine forwards. It is one
+// more change in the same list, put in force before the others, and leads answers
+// to connections from outside back past the tunnel. docs/security.md lists what
+// may leave in which state.
 package platform
 
 import (

@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/platform"
@@ -17,6 +18,10 @@ var (
 	fakeRanges  = [...]netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fd6e:7773:7670::/48")}
 )
 
+// lingerTime is for how long the fake ranges stay refused after the tunnel: what
+// programs remember of them does not live longer.
+const lingerTime = 3 * time.Minute
+
 // machineConfig is the machine's configuration while the tunnel is up, but for
 // what is the kill switch's.
 func machineConfig(up *config.Up) platform.Config {
@@ -26,6 +31,7 @@ func machineConfig(up *config.Up) platform.Config {
 		Addresses:     deviceAddrs[:],
 		DNSManager:    up.DNSManager,
 		Reserved:      fakeRanges[:],
+		Linger:        lingerTime,
 		Mark:          up.Mark,
 		Table:         up.Table,
 		UID:           uint32(os.Getuid()),
