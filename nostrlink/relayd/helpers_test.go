@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if path := os.Getenv(serveFile); path != "" {
+		fmt.Fprintln(os.Stderr, serveFromFile(path))
+		os.Exit(1)
+	}
 	if profile := os.Getenv(benchServe); profile != "" {
 		if err := serveForBenchmark(profile); err != nil {
 			fmt.Fprintln(os.Stderr, err)
