@@ -16,7 +16,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/dnsintercept"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
-	"github.com/nws-vpn/nws-vpn/platform"
 	"github.com/nws-vpn/nws-vpn/tun"
 )
 
@@ -128,13 +127,7 @@ func raiseInto(ctx context.Context, b *box.Box, cfg *config.Config, log *slog.Lo
 	if err := t.startStack(dev, pool, t.router, book, cfg, log); err != nil {
 		return nil, err
 	}
-	t.background(func(ctx context.Context) error {
-		err := platform.Watch(ctx, t.hub.NetworkChanged)
-		if err != nil && ctx.Err() == nil {
-			log.Warn("changes of the network are not noticed", "err", err)
-		}
-		return err
-	})
+	t.followNetwork(log)
 	return t, nil
 }
 

@@ -75,8 +75,9 @@ func unescape(s string) string {
 	})
 }
 
-// hostsLine is the entry of nsswitch.conf that says how names are looked up.
-var hostsLine = regexp.MustCompile(`(?m)^[ \t]*hosts[ \t]*:.*$`)
+// hostsLine is the entry of nsswitch.conf that says how names are looked up, in
+// every form that libc takes, without a colon too.
+var hostsLine = regexp.MustCompile(`(?m)^[ \t\v\f\r]*hosts([ \t\v\f\r:].*)?$`)
 
 // nsSwitch is the machine's nsswitch.conf, but names come from /etc/hosts and
 // the name servers alone.
