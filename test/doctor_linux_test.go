@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -22,6 +23,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
@@ -311,7 +314,6 @@ func TestLeaktestFindsNothing(t *testing.T) {
 	tun.startRelay()
 	tun.startExit()
 	tun.startUp()
-	tun.needFilter()
 	before := tun.snapshot()
 	r := tun.leaktest()
 	if r.Verdict != "ok" {
@@ -326,18 +328,6 @@ func TestLeaktestFindsNothing(t *testing.T) {
 		if _, found := r.line(check); !strings.Contains(found, "probes") {
 			t.Errorf("%s: %q", check, found)
 		}
-	}
-}
-
-// needFilter skips what needs up's packet filter, as long as up has none.
-func (tun *tunnel) needFilter() {
-	tun.t.Helper()
-	res, err := tun.Run(tun.ctx, tun.Client, "up", "--help")
-	if err != nil {
-		tun.t.Fatal(err)
-	}
-	if !strings.Contains(res.Output, "--kill-switch") {
-		tun.t.Skip("up has no kill switch yet")
 	}
 }
 
@@ -384,6 +374,46 @@ func TestPlainUser(t *testing.T) {
 	}
 }
 
+// A machine that is closed, for want of a relay or of the tunnel itself, is as
+// tight.
+func TestLeaktestOfAClosedMachine(t *testing.T) {
+	tun := newTunnel(t)
+	relay := tun.startRelay()
+	tun.startExit()
+	up := tun.startUp()
+	tun.kill(relay)
+	if r := tun.leaktest(); r.Verdict != "ok" {
+		t.Errorf("without a relay:\n%v", r)
+	}
+	tun.kill(up)
+	r := tun.leaktest()
+	if _, found := r.line("tunnel"); r.Verdict != "ok" || !strings.Contains(found, "not running") {
+		t.Errorf("without the tunnel's program:\n%v", r)
+	}
+	for _, check := range []string{"routes IPv4", "routes IPv6"} {
+		if _, found := r.line(check); !strings.HasPrefix(found, "closed") {
+			t.Errorf("%s: %s", check, found)
+		}
+	}
+}
+
+// freeze stops a process, and waits until all of its threads stand still.
+func freeze(t *testing.T, p *netlab.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, p.PID(), nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Each sabotage is named. The tunnel's program is stopped meanwhile, since it
 // would mend it.
 func TestLeaktestNamesTheSabotage(t *testing.T) {
@@ -417,10 +447,7 @@ func TestLeaktestNamesTheSabotage(t *testing.T) {
 			tun.startRelay()
 			tun.startExit()
 			up := tun.startUp()
-			tun.needFilter()
-			if err := up.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			freeze(t, up)
 			c.sabotage(tun)
 			r := tun.leaktest()
 			for _, w := range append(c.want, finding{"tunnel", "cannot tell", ""}, finding{"judge", "ok", "eth0"}) {

@@ -126,7 +126,8 @@ func newExamination(ctx context.Context, file string, dirs stateDirs, opts docto
 	e.askTunnel(ctx)
 	e.seen = platform.Inspect(dirs.lasting())
 	t := &e.found.Tunnel
-	e.found.Machine = doctor.Machine(platform.Abilities(), e.seen, true, t.Running || t.Denied)
+	t.Closed = slices.ContainsFunc(e.seen.Rules, func(r platform.RuleState) bool { return r.Ours })
+	e.found.Machine = doctor.Machine(platform.Abilities(), e.seen, e.cfg.Up.KillSwitch != config.KillSwitches[0], t.Running || t.Denied)
 	switch {
 	case t.Denied:
 		e.found.Stopped = errors.New("a tunnel may be up, and only its user gets past it: run this as root")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,11 +56,14 @@ func runLeaktest(ctx context.Context, out, notes io.Writer, file string, dirs st
 		s.DNS = dnsAddrs[:]
 	}
 	s.State, s.Problem, err = tunnelState(ctx, dirs.run())
-	if errors.Is(err, control.ErrNotRunning) {
-		fmt.Fprintln(notes, "nws-vpn: no tunnel is up, so there is nothing to test: run `nws-vpn up` first")
-		return exitStatus(2)
-	}
 	in := platform.Inspect(dirs.lasting())
+	if errors.Is(err, control.ErrNotRunning) {
+		if !slices.ContainsFunc(in.Rules, func(r platform.RuleState) bool { return r.Ours }) {
+			fmt.Fprintln(notes, "nws-vpn: no tunnel is up, so there is nothing to test: run `nws-vpn up` first")
+			return exitStatus(2)
+		}
+		s.State, s.Problem = "not running", "the machine stays closed until `nws-vpn up`, or `nws-vpn down --unlock`"
+	}
 	s.UID = in.Owner
 	report := leaktest.Judge(leaktest.Run(ctx, s, in))
 	if asJSON {

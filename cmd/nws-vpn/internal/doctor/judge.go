@@ -33,6 +33,7 @@ type Step struct {
 type Tunnel struct {
 	Running bool
 	Denied  bool // it may be running, but this user may not ask
+	Closed  bool // what an earlier one has left keeps the machine closed
 	State   string
 	Since   time.Duration
 	Problem string
@@ -124,6 +125,9 @@ func judgeTunnel(t Tunnel) Line {
 	switch {
 	case t.Denied:
 		l.Verdict, l.Found, l.Do = Unknown, "it may be running, but this user may not ask it", "run this as the user who ran nws-vpn up, mostly root"
+	case !t.Running && t.Closed:
+		l.Verdict, l.Found = Note, "not running, and the machine stays closed: programs reach nothing"
+		l.Do = "run `nws-vpn up`; `nws-vpn down --unlock` opens the machine"
 	case !t.Running:
 	case t.State == "connected":
 		l.Found = fmt.Sprintf("connected for %v", t.Since.Round(time.Second))

@@ -174,6 +174,25 @@ func TestMachine(t *testing.T) {
 	}
 }
 
+func TestTunnelLine(t *testing.T) {
+	for _, c := range []struct {
+		tunnel Tunnel
+		want   Verdict
+		says   string
+	}{
+		{Tunnel{}, OK, "not running"},
+		{Tunnel{Closed: true}, Note, "stays closed"},
+		{Tunnel{Denied: true}, Unknown, "may be running"},
+		{Tunnel{Running: true, State: "connected", Since: time.Minute}, OK, "1m0s"},
+		{Tunnel{Running: true, State: "blocked", Problem: "no exit"}, Note, "no exit"},
+		{Tunnel{Running: true, State: "connecting"}, Note, "no reason"},
+	} {
+		if l := judgeTunnel(c.tunnel); l.Verdict != c.want || !strings.Contains(l.Found, c.says) || (l.Do == "") != (c.want == OK) {
+			t.Errorf("%+v: %+v", c.tunnel, l)
+		}
+	}
+}
+
 // Texts of relays and exits cannot draw on the terminal or forge lines.
 func TestForeignTextStaysInItsLine(t *testing.T) {
 	r := Judge(&Found{Relays: []Relay{{URL: "ws://x", Steps: failing(errors.New("no\x1b[2J\nok everything\u202e works"+strings.Repeat("x", 5000)), HopName)}}})

@@ -193,7 +193,7 @@ var notHosts = []string{
 
 func (r *Redactor) host(s string) string {
 	lower := strings.ToLower(s)
-	if strings.HasPrefix(lower, "net.ipv4.") || strings.HasPrefix(lower, "net.ipv6.") ||
+	if strings.HasPrefix(lower, "systemd.unified") || strings.HasPrefix(lower, "net.ipv4.") || strings.HasPrefix(lower, "net.ipv6.") ||
 		strings.HasPrefix(lower, "ipv4.") || strings.HasPrefix(lower, "ipv6.") {
 		return s
 	}

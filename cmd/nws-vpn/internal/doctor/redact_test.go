@@ -75,7 +75,7 @@ func TestWhatSaysNothingStays(t *testing.T) {
 	for _, text := range []string{
 		"/etc/resolv.conf: 127.0.0.53", "198.18.0.2, fd6e:7773:7670::2", "net.ipv4.conf.all.rp_filter = 2",
 		`"to": "0.0.0.0/0"`, "::/0", "10:15:04", "5600: from all fwmark 0x4e000000/0xff000000 lookup 254",
-		"/run/nws-vpn/up.log", "run as root", "1.5 ms", "ff02::1",
+		"/run/nws-vpn/up.log", "run as root", "boot with systemd.unified_cgroup_hierarchy=1", "1.5 ms", "ff02::1",
 	} {
 		if got := r.Redact(text); got != text {
 			t.Errorf("%q became %q", text, got)

@@ -234,6 +234,10 @@ func judgeResolverFile(o *Observation) Line {
 		l.Found = "left alone, as you have set"
 		return l
 	}
+	if o.ourTable(4).device == "" && o.ourTable(6).device == "" {
+		l.Found = "closed: there is nobody to ask"
+		return l
+	}
 	var others []string
 	local := len(r.Servers) > 0
 	for _, s := range r.Servers {

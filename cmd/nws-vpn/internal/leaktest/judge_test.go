@@ -196,6 +196,7 @@ func TestClosed(t *testing.T) {
 	for i := range o.Ways {
 		o.Ways[i].Way = platform.Way{Refused: "no route to host"}
 	}
+	servers("192.168.1.1")(o) // is the network's, and cannot be asked
 	if r := Judge(o); r.Verdict != OK {
 		t.Errorf("%+v", r.Lines)
 	}
