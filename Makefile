@@ -33,7 +33,7 @@ demo: build tools
 # What the demo and the tests use of the system. Where it cannot be installed,
 # the demo uses a prober of its own and the tests say what they skip.
 tools:
-	@missing=; for t in curl:curl dig:dnsutils nc:netcat-openbsd ping:iputils-ping openssl:openssl; do \
+	@missing=; for t in curl:curl dig:dnsutils nc:netcat-openbsd ping:iputils-ping openssl:openssl dbus-daemon:dbus; do \
 		command -v $${t%%:*} >/dev/null || missing="$$missing $${t##*:}"; done; \
 	[ -z "$$missing" ] || { echo "installing$$missing"; \
 		$(SUDO) apt-get install -y -q $$missing || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $$missing; } || \

@@ -9,15 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 )
-
-// busTimeout bounds all that is asked of the bus for one purpose, from
-// connecting on: a service that hangs delays the tunnel, and no more.
-const busTimeout = 2 * time.Second
 
 // The services that are asked, and what says that one is not there.
 const (
@@ -33,8 +28,11 @@ const (
 // manages another network namespace: its interfaces are not ours.
 var errElsewhere = errors.New("it runs in another network namespace")
 
+var errNotRunning = errors.New("it is not running")
+
 // bus is a connection to the system's message bus. It starts no service that is
-// not running, and ends busTimeout after it was made.
+// not running, and ends some time after it was made: a service that hangs delays
+// the tunnel, and no more.
 type bus struct {
 	conn *dbus.Conn
 	ctx  context.Context
@@ -42,7 +40,7 @@ type bus struct {
 }
 
 func openBus(e *env) (*bus, error) {
-	ctx, stop := context.WithTimeout(context.Background(), busTimeout)
+	ctx, stop := context.WithTimeout(context.Background(), e.dns.busTimeout)
 	var d net.Dialer
 	sock, err := d.DialContext(ctx, "unix", e.dns.bus)
 	if err != nil {
@@ -103,7 +101,9 @@ func (b *bus) get(service, path, iface, property string, out any) error {
 // namespaces may share with the machine around them.
 func (b *bus) here(service string) error {
 	var pid uint32
-	if err := b.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.GetConnectionUnixProcessID", []any{service}, &pid); err != nil {
+	if err := b.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.GetConnectionUnixProcessID", []any{service}, &pid); isBusError(err, errNoOwner, errUnknownService) {
+		return errNotRunning
+	} else if err != nil {
 		return err
 	}
 	var theirs, ours unix.Stat_t
@@ -138,8 +138,8 @@ func isBusError(err error, names ...string) bool {
 // isAbsent reports whether err says that the service is not there for us, in
 // distinction from one that does not do what it is told.
 func isAbsent(err error) bool {
-	return errors.Is(err, errElsewhere) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) ||
-		isBusError(err, errNoOwner, errUnknownService)
+	return errors.Is(err, errElsewhere) || errors.Is(err, errNotRunning) || errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, unix.ECONNREFUSED) || isBusError(err, errNoOwner, errUnknownService)
 }
 
 // addrFromBytes reads an address as services send it, with the zone that a

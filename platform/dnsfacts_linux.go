@@ -8,11 +8,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // dnsPlaces are where the managers of names are found.
 type dnsPlaces struct {
-	bus         string   // the system's message bus
+	bus string // the system's message bus
+	// busTimeout bounds all that is asked of the bus for one purpose, from
+	// connecting on.
+	busTimeout  time.Duration
 	nsswitch    string   // what programs ask for names
 	programDirs []string // where resolvconf may be
 	recordDirs  []string // where its kinds keep what is registered
@@ -24,6 +28,7 @@ type dnsPlaces struct {
 func machineDNSPlaces() dnsPlaces {
 	return dnsPlaces{
 		bus:         "/run/dbus/system_bus_socket",
+		busTimeout:  2 * time.Second,
 		nsswitch:    "/etc/nsswitch.conf",
 		programDirs: []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"},
 		recordDirs: []string{
@@ -61,7 +66,7 @@ func (f *facts) gatherDNS(e *env, cfg Config) {
 	}
 	defer b.close()
 	if f.dns.resolved = b.here(resolvedName); f.dns.resolved == nil {
-		f.dns.catchers = resolvedCatchers(b, f.link.Index)
+		f.dns.catchers, f.dns.resolved = resolvedCatchers(b, f.link.Index)
 	}
 	if f.dns.nm = b.here(nmName); f.dns.nm == nil {
 		_ = b.get(nmName, nmDNSPath, nmDNSManager, "Mode", &f.dns.nmMode)
@@ -91,10 +96,10 @@ func asksResolved(nsswitch string) bool {
 
 // resolvedCatchers names the other links to which systemd-resolved sends all
 // names, as it will to ours.
-func resolvedCatchers(b *bus, device int) []string {
+func resolvedCatchers(b *bus, device int) ([]string, error) {
 	var list []managerDomain
-	if b.get(resolvedName, resolvedPath, resolvedManager, "Domains", &list) != nil {
-		return nil
+	if err := b.get(resolvedName, resolvedPath, resolvedManager, "Domains", &list); err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, d := range list {
@@ -107,7 +112,7 @@ func resolvedCatchers(b *bus, device int) []string {
 			names = append(names, i.Name)
 		}
 	}
-	return names
+	return names, nil
 }
 
 // dnsManager decides who is told of the tunnel's name servers, and says why. It
@@ -140,12 +145,19 @@ func planResolver(cfg Config, f *facts, applied []change) (change, string) {
 		return &resolvedChange{Device: cfg.Device, Index: f.link.Index, Servers: cfg.DNS}, note
 	case DNSNetworkManager:
 		c := &nmChange{Servers: cfg.DNS, Saved: f.dns.nmNow}
-		if old, ok := find(applied, c.String()).(*nmChange); ok && (old.isOurs(f.dns.nmNow) || f.dns.nm != nil) {
+		if f.dns.nm != nil {
+			return nil, c.note(f.dns.nm)
+		}
+		if old, ok := find(applied, c.String()).(*nmChange); ok && old.isOurs(f.dns.nmNow) {
 			c.Saved = old.Saved
 		}
 		return c, ""
 	case DNSResolvconf:
-		return &resolvconfChange{Device: cfg.Device, Flavour: f.dns.resolvconf, Servers: cfg.DNS}, ""
+		c := &resolvconfChange{Device: cfg.Device, Flavour: f.dns.resolvconf, Servers: cfg.DNS}
+		if err := c.check(); err != nil {
+			return nil, c.note(err)
+		}
+		return c, ""
 	}
 	return planFile(cfg, f, applied)
 }

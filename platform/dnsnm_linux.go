@@ -103,7 +103,7 @@ func (n *nmChange) isOurs(g nmGlobal) bool { return reflect.DeepEqual(g, n.wante
 
 func (n *nmChange) String() string { return "set the name servers in NetworkManager" }
 
-// open connects to NetworkManager.
+// openNM connects to NetworkManager.
 func openNM(e *env) (*bus, error) {
 	b, err := openBus(e)
 	if err != nil {
@@ -154,7 +154,7 @@ func (n *nmChange) undo(e *env) error {
 		return nil
 	}
 	if isAbsent(err) {
-		return fmt.Errorf("NetworkManager, which remembers our name servers, is not running: start it first (%w)", err)
+		return fmt.Errorf("NetworkManager remembers the tunnel's name servers, but cannot be told to forget them (%w): start it first", err)
 	}
 	if err != nil {
 		return err

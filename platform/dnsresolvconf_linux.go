@@ -37,7 +37,7 @@ func (r *resolvconfChange) String() string { return "resolvconf -a " + r.key() }
 
 func (r *resolvconfChange) check() error {
 	if r.Flavour != openresolv && r.Flavour != debianResolv {
-		return fmt.Errorf("%q is no resolvconf", r.Flavour)
+		return errors.New("there is no program resolvconf that is not systemd-resolved's")
 	}
 	return checkDevice(r.Device)
 }
@@ -85,15 +85,14 @@ func (r *resolvconfChange) apply(e *env) error {
 }
 
 func (r *resolvconfChange) undo(e *env) error {
-	_, flavour := findResolvconf(e)
-	if flavour != r.Flavour {
+	if _, flavour := findResolvconf(e); flavour != r.Flavour {
 		return nil // the program is gone, and what it knew
 	}
 	return runResolvconf(e, nil, "-d", r.key())
 }
 
 func (r *resolvconfChange) note(err error) string {
-	return fmt.Sprintf("cannot register the tunnel's name servers with %s (%v): programs go on asking the others, through the tunnel; see what `resolvconf -a %s` says, or set dns_manager", r.Flavour, err, r.key())
+	return fmt.Sprintf("cannot register the tunnel's name servers with %s (%v): programs go on asking the others, through the tunnel; see what `resolvconf -a %s` says, or set dns_manager", debianResolv, err, r.key())
 }
 
 func runResolvconf(e *env, input []byte, args ...string) error {

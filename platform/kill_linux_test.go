@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if service := os.Getenv(fakeService); service != "" {
+		fmt.Fprintln(os.Stderr, beService(service))
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -110,6 +114,18 @@ var resolvers = []struct {
 		must(t, unix.Mount("/run/resolv.conf", "/etc/resolv.conf", "", unix.MS_BIND, ""))
 		must(t, unix.Mount("", "/etc", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	}},
+	{"systemd-resolved", func(t *testing.T) {
+		startBus(t, "resolved")
+		must(t, os.Remove("/etc/resolv.conf"))
+		must(t, os.Symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf"))
+	}},
+	{"NetworkManager", func(t *testing.T) { startBus(t, "nm") }},
+	{"NetworkManager with servers of its own", func(t *testing.T) {
+		putFake(nmConf, "192.0.2.99")
+		startBus(t, "nm")
+	}},
+	{"openresolv", func(t *testing.T) { fakeResolvconf(t, openresolv) }},
+	{"resolvconf", func(t *testing.T) { fakeResolvconf(t, debianResolv) }},
 }
 
 // TestKillAtEveryStep kills a process at every point of up and down, and repairs
@@ -129,7 +145,7 @@ func TestKillAtEveryStep(t *testing.T) {
 			}
 			for at, point := range points {
 				// Only the resolver's file differs from the first time on.
-				if i > 0 && !strings.Contains(point, "resolv") {
+				if i > 0 && !strings.Contains(point, "resolv") && !strings.Contains(point, "NetworkManager") && !strings.Contains(point, "SetLink") {
 					continue
 				}
 				dir := stateDir(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // reconcile brings the machine from what is applied to what is wanted. At every
@@ -26,6 +27,13 @@ func (c *configurator) reconcile(wanted []change) error {
 	}
 	stale := missingFrom(wanted, before)
 	left, err := c.undoAll(stale)
+	if err != nil && len(wanted) > 0 && !slices.ContainsFunc(left, isNeeded) {
+		// The tunnel works with it, as it would without it.
+		if note := strings.ReplaceAll(err.Error(), "\n", "; "); !slices.Contains(c.notes, note) {
+			c.notes = append(c.notes, note)
+		}
+		err = nil
+	}
 	// What failed as optional was undone and is no longer wanted: it is in
 	// neither list. A journal that cannot be shortened lists too much, which
 	// does no harm; what matters is on it.
@@ -35,6 +43,12 @@ func (c *configurator) reconcile(wanted []change) error {
 		err = errors.Join(err, serr)
 	}
 	return err
+}
+
+// isNeeded reports whether the tunnel does not work without the change.
+func isNeeded(ch change) bool {
+	_, ok := ch.(optional)
+	return !ok
 }
 
 // announce sees to it that the journal lists all of list. It writes only what is
@@ -78,9 +92,10 @@ func (c *configurator) applyAll(wanted []change) ([]change, error) {
 		if opt, ok := ch.(optional); ok && err != nil {
 			c.notes = append(c.notes, opt.note(err))
 			c.failed[ch.String()] = true
-			if _, err = c.undoAll([]change{ch}); err == nil {
+			if left, _ := c.undoAll([]change{ch}); len(left) == 0 {
 				continue
 			}
+			err = nil // it may be in force, and stays on the list
 		}
 		done = append(done, ch)
 		if err != nil {
