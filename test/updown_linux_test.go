@@ -2,6 +2,8 @@ package test
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -383,9 +385,7 @@ func TestLifeWithTheUnitsCapabilities(t *testing.T) {
 				tun.run("chown", "4711:4711", world.StateDir)
 				tun.publicTUN()
 			}
-			program := filepath.Join("/run", "nws-vpn-program") // where others may read it
-			tun.run("install", "-m", "755", tun.Binary(), program)
-			args := append(append(user.args, program), tun.upArgs("--state-dir", world.StateDir)...)
+			args := append(append(user.args, tun.publicProgram()), tun.upArgs("--state-dir", world.StateDir)...)
 			up, err := tun.Client.Start(netlab.CommandOptions{}, setpriv, args...)
 			tun.started("up", up, err)
 			tun.awaitLine(up, "connected to")
@@ -401,6 +401,14 @@ func TestLifeWithTheUnitsCapabilities(t *testing.T) {
 			tun.restored(before)
 		})
 	}
+}
+
+// publicProgram is nws-vpn where every user may run it.
+func (tun *tunnel) publicProgram() string {
+	tun.t.Helper()
+	const path = "/run/nws-vpn-program"
+	tun.run("install", "-m", "755", tun.Binary(), path)
+	return path
 }
 
 // publicTUN makes the client's /dev/net/tun one that every user may open, as
@@ -447,4 +455,114 @@ func TestUnitsAreVerified(t *testing.T) {
 	if res := tun.runAny(analyze, "", "verify", bad); res.Output == "" {
 		t.Error("systemd-analyze does not mind a setting that is none")
 	}
+}
+
+// In a network that wants a login first, one command gets out, and nothing else.
+func TestLifeBehindAPortal(t *testing.T) {
+	curl := needProgram(t, "curl")
+	tun := newTunnel(t)
+	before := tun.snapshot()
+	login := http.RedirectHandler("http://"+world.RouterIP+"/login", http.StatusFound)
+	if err := tun.ServeHTTP(tun.Relay, world.RelayIP+":80", login); err != nil {
+		t.Fatal(err)
+	}
+	if text := tun.nwsEnds(false, "portal", curl, "http://"+world.WebIP+"/"); !strings.Contains(text, "no tunnel is up") {
+		t.Errorf("portal without a tunnel says %s", text)
+	}
+	up := tun.begin("--retry")
+	tun.awaitLine(up, "ask for a login")
+	text := tun.nwsEnds(true, "status")
+	if !strings.Contains(text, "portal") || !strings.Contains(text, world.RouterIP) {
+		t.Errorf("status behind a portal says\n%s", text)
+	}
+	end := tun.watch(probeMark)
+	portal := func(wellEnds bool, args ...string) string {
+		res, err := tun.Run(tun.ctx, tun.Client, append([]string{"portal", "--state-dir", world.StateDir}, args...)...)
+		if err != nil || (res.Code == 0) != wellEnds {
+			t.Errorf("portal %q ended with code %d, %v: %s", args, res.Code, err, res.Output)
+		}
+		return res.Output
+	}
+	if text := portal(true, curl, "-sS", "http://"+world.WebIP+"/"); !strings.Contains(text, "hello from the web") {
+		t.Errorf("the command got %s", text)
+	}
+	// Its names are the network's to resolve.
+	if text := portal(true, curl, "-sS", "-o", "/dev/null", "-w", "%{redirect_url}", "http://"+world.RelayName+"/"); !strings.Contains(text, "/login") {
+		t.Errorf("the command got %s", text)
+	}
+	portal(false, curl, "-sS", "http://"+world.WebIP+":"+world.PortRefused+"/")
+	if text := portal(false, "--for", "1s", "sleep", "600"); !strings.Contains(text, "time is up") {
+		t.Errorf("the end of the time says %s", text)
+	}
+	// With sudo it is the user's, who needs no rights.
+	tun.publicTUN()
+	program := tun.publicProgram()
+	res, err := tun.Client.Run(tun.ctx, netlab.CommandOptions{Env: []string{"SUDO_UID=65534"}}, program,
+		"portal", "--state-dir", world.StateDir, "sh", "-c", "id -u; "+curl+" -sS http://"+world.WebIP+"/")
+	if err != nil || res.Code != 0 || !strings.HasPrefix(res.Stdout, "65534\nhello from the web") {
+		t.Errorf("portal of a user ended with code %d, %v: %s", res.Code, err, res.Output)
+	}
+	tun.probe(probeMark)
+	if _, marked := end(); marked > 0 {
+		t.Errorf("%d probes left behind a portal", marked)
+	}
+	tun.startRelay()
+	tun.startExit()
+	tun.awaitState("connected")
+	for tun.status()["portal"] != nil {
+		if tun.ctx.Err() != nil {
+			t.Fatal("the portal stays in status")
+		}
+	}
+	tun.nwsEnds(true, "down")
+	tun.ended(up, true)
+	tun.restored(before)
+}
+
+// What systemd hears of us, from the start to the end.
+func TestLifeUnderAServiceManager(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelay()
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	deadline, _ := tun.ctx.Deadline()
+	if err := manager.SetReadDeadline(deadline); err != nil {
+		t.Fatal(err)
+	}
+	var heard []string
+	await := func(want string) {
+		t.Helper()
+		for buf := make([]byte, 256); ; {
+			n, err := manager.Read(buf)
+			if err != nil {
+				t.Fatalf("the manager did not hear %s but %q: %v", want, heard, err)
+			}
+			heard = append(heard, string(buf[:n]))
+			if string(buf[:n]) == want {
+				return
+			}
+		}
+	}
+	options := netlab.CommandOptions{Env: []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=300000"}}
+	up, err := tun.Client.Start(options, tun.Binary(), tun.upArgs("--retry", "--state-dir", world.StateDir)...)
+	tun.started("up", up, err)
+	await("STATUS=connecting")
+	await("READY=1") // closed, and on its way
+	await("WATCHDOG=1")
+	tun.startExit()
+	await("STATUS=connected")
+	if err := up.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	await("RELOADING=1")
+	await("READY=1")
+	await("STATUS=connected")
+	await("WATCHDOG=1")
+	tun.nwsEnds(true, "down")
+	await("STOPPING=1")
+	tun.ended(up, true)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -49,6 +50,8 @@ type status struct {
 	Session   statusSession `json:"session"`
 	NWS       *statusNWS    `json:"nws,omitempty"` // there is no session but this
 	DNS       any           `json:"dns"`
+
+	UplinkDNS []netip.Addr `json:"uplink_dns,omitempty"` // the name servers of the network outside the tunnel
 
 	TrustSites bool         `json:"trust_sites"`        // .nostr sites are presented to browsers
 	Repairs    int          `json:"repairs"`            // how often another program changed the machine, and it was put back
@@ -105,6 +108,7 @@ func (s *supervisor) status() *status {
 		State: v.state.String(), Since: v.since, KillSwitch: string(v.killSwitch), Portal: v.portal,
 		TrustSites: s.cfg.Up.TrustSites, Notes: s.platform.Notes(),
 	}
+	st.UplinkDNS = s.platform.UplinkDNS()
 	st.Repaired, st.Repairs = s.repaired.all()
 	if v.cause != nil {
 		st.BlockedBecause = v.cause.Error()

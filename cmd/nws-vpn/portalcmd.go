@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+)
+
+// maxPortal bounds how long a command may be let out.
+const maxPortal = time.Hour
+
+// portalInside is the command that runs another one for portal, as the user who
+// asked for it.
+const portalInside = "portal-inside"
+
+func portalCommand() *cobra.Command {
+	var (
+		flags configFlags
+		dirs  stateDirs
+		limit time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "portal COMMAND [ARG…]",
+		Short: "Let one command out past the tunnel, to log in to this network",
+		Long: `Runs one command whose traffic leaves this machine directly, for a network that
+wants a login before it lets anything through. "nws-vpn status" says when it looks
+so. Everything else stays closed. Needs root; with sudo, the command runs as the
+user who called it, in namespaces of its own, as with "nws-vpn exec". After the
+time it is ended, with all it has started.
+
+What the command sends is seen by the network: use a browser profile that knows
+nothing, as in the example, and close it after the login.`,
+		Example: `  sudo nws-vpn portal firefox --no-remote --profile "$(mktemp -d)" http://neverssl.com`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit <= 0 || limit > maxPortal {
+				return fmt.Errorf("--for: want a time up to %v, such as 5m", maxPortal)
+			}
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+			defer cancel()
+			return runPortal(ctx, cfg, dirs, args)
+		},
+	}
+	cmd.Flags().SetInterspersed(false) // what follows the command is the command's
+	flags.add(cmd)
+	dirs.add(cmd)
+	cmd.Flags().DurationVar(&limit, "for", 5*time.Minute, "how long at most")
+	return cmd
+}
+
+// portalInsideCommand runs a command in a box. Its arguments are the descriptor
+// by which the box's device goes to portal, the device's MTU and the command.
+func portalInsideCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                portalInside,
+		Hidden:             true,
+		DisableFlagParsing: true,
+		Args:               cobra.MinimumNArgs(3),
+		RunE: func(_ *cobra.Command, args []string) error {
+			fd, err := strconv.Atoi(args[0])
+			mtu, merr := strconv.Atoi(args[1])
+			if err = errors.Join(err, merr); err != nil {
+				return err
+			}
+			return runPortalInside(fd, mtu, args[2:])
+		},
+	}
+}
+
+// uplinkServers asks the running tunnel for the name servers of the network.
+func uplinkServers(ctx context.Context, dirs stateDirs) ([]netip.Addr, error) {
+	raw, err := control.Status(ctx, dirs.run())
+	if errors.Is(err, control.ErrNotRunning) {
+		return nil, errors.New("no tunnel is up: without one, programs reach the network's login page by themselves (unless there is a lockdown: run `nws-vpn up --retry --detach` first)")
+	}
+	if err != nil {
+		return nil, err
+	}
+	var s status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("portal: the running program gave no proper answer: %w", err)
+	}
+	return s.UplinkDNS, nil
+}
+
+// outside dials past the tunnel. What is for the tunnel's own name server goes to
+// the network's.
+type outside struct {
+	net.Dialer
+	servers []netip.Addr
+}
+
+func newOutside(up *config.Up, servers []netip.Addr) *outside {
+	return &outside{Dialer: *bypassDialer(up.Mark, func() []netip.Addr { return servers }), servers: servers}
+}
+
+// DialContext is a netstack.Dialer's. There is no ping.
+func (o *outside) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if network != "tcp" && network != "udp" {
+		return nil, syscall.EPROTONOSUPPORT
+	}
+	to, err := o.place(address)
+	if err != nil {
+		return nil, err
+	}
+	return o.Dialer.DialContext(ctx, network, to.String())
+}
+
+func (o *outside) place(address string) (netip.AddrPort, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return to, err
+	}
+	for _, own := range dnsAddrs {
+		if to.Addr() == own {
+			if len(o.servers) == 0 {
+				return to, syscall.ECONNREFUSED
+			}
+			return netip.AddrPortFrom(o.servers[0], to.Port()), nil
+		}
+	}
+	for _, fake := range fakeRanges {
+		if fake.Contains(to.Addr()) {
+			return to, syscall.EHOSTUNREACH // it means something in the tunnel only
+		}
+	}
+	return to, nil
+}

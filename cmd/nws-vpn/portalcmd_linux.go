@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/box"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/netstack"
+	"github.com/nws-vpn/nws-vpn/tun"
+)
+
+// runPortal lets a command out until ctx ends. Two processes do it: this one,
+// with the right to mark sockets, and one of the user's, with the box that the
+// command runs in.
+//
+//	command ─ box's device ─ its file ─ stack ─ marked sockets
+func runPortal(ctx context.Context, cfg *config.Config, dirs stateDirs, command []string) error {
+	if _, err := exec.LookPath(command[0]); err != nil {
+		return notStarted(err)
+	}
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+	servers, err := uplinkServers(asking, dirs)
+	cancel()
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	child, near, err := startPortalInside(&cfg.Up, command)
+	if err != nil {
+		return fmt.Errorf("portal: %w", err)
+	}
+	defer near.Close() // the child ends with it
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	file, err := receiveFile(near)
+	if err != nil {
+		<-ended // it has said why
+		return exitStatus(statusFailed)
+	}
+	dev, err := tun.FromFile(file, cfg.Up.MTU)
+	if err != nil {
+		return err
+	}
+	stack, err := netstack.New(dev, netstack.Forward(newOutside(&cfg.Up, servers), netstack.ForwardOptions{}), netstack.Options{Log: log})
+	if err != nil {
+		dev.Close()
+		return err
+	}
+	defer stack.Close()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			fmt.Fprintln(os.Stderr, "nws-vpn: the time is up: the command is ended (--for gives it more)")
+		}
+		near.Close()
+		err = <-ended
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exitStatus(max(exit.ExitCode(), 1))
+	}
+	return err
+}
+
+// startPortalInside starts the user's process, with a socket for the device.
+func startPortalInside(up *config.Up, command []string) (*exec.Cmd, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	near, far := os.NewFile(uintptr(fds[0]), "portal"), os.NewFile(uintptr(fds[1]), "portal")
+	defer far.Close()
+	self, err := os.Executable()
+	if err != nil {
+		near.Close()
+		return nil, nil, err
+	}
+	cmd := exec.Command(self, append([]string{portalInside, "3", strconv.Itoa(up.MTU)}, command...)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{far}
+	if err = asCaller(cmd, os.Getenv("SUDO_UID")); err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		near.Close()
+		return nil, nil, err
+	}
+	return cmd, near, nil
+}
+
+// asCaller has a command run as the user who called sudo, if one did.
+func asCaller(cmd *exec.Cmd, uid string) error {
+	if uid == "" || uid == "0" {
+		return nil
+	}
+	u, err := user.LookupId(uid)
+	if err != nil {
+		return err
+	}
+	var ids []uint32
+	groups, err := u.GroupIds()
+	for _, text := range append([]string{u.Uid, u.Gid}, groups...) {
+		id, perr := strconv.ParseUint(text, 10, 32)
+		err = errors.Join(err, perr)
+		ids = append(ids, uint32(id))
+	}
+	if err != nil {
+		return err
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}}
+	cmd.Env = append(os.Environ(), "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username, "XDG_RUNTIME_DIR=/run/user/"+u.Uid)
+	return nil
+}
+
+// runPortalInside runs the command in a box whose device the other process
+// serves, until that closes its end of the socket.
+func runPortalInside(fd, mtu int, command []string) error {
+	far := os.NewFile(uintptr(fd), "portal")
+	unix.CloseOnExec(fd)
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return notStarted(err)
+	}
+	b, err := box.Start(box.Config{
+		Path: path, Args: command, Device: "portal0", MTU: mtu,
+		Addresses: deviceAddrs[:], Nameservers: dnsAddrs[:],
+	}, execInside)
+	if err != nil {
+		return failed(statusFailed, err)
+	}
+	defer b.Close()
+	if err := unix.Sendmsg(fd, []byte{0}, unix.UnixRights(int(b.TUN().Fd())), nil, 0); err != nil {
+		return failed(statusFailed, fmt.Errorf("portal: hand out the device: %w", err))
+	}
+	go func() {
+		far.Read(make([]byte, 1)) // nothing comes but the end
+		b.Close()
+	}()
+	code, err := b.Run(func() {})
+	switch start := (*box.StartError)(nil); {
+	case errors.As(err, &start):
+		return notStarted(err)
+	case err != nil:
+		return failed(statusFailed, err)
+	case code != 0:
+		return exitStatus(code)
+	}
+	return nil
+}
+
+// receiveFile waits for the file that comes by a socket.
+func receiveFile(near *os.File) (*os.File, error) {
+	rights := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(near.Fd()), make([]byte, 1), rights, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:n])
+	if err != nil {
+		return nil, err
+	}
+	if len(messages) != 1 {
+		return nil, errors.New("no device came")
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "TUN"), nil
+}
