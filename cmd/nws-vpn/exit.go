@@ -29,6 +29,7 @@ func exitCommand() *cobra.Command {
 		nameservers  []string
 		mode         string
 		announced    bool
+		relayListen  string
 	)
 	cmd := &cobra.Command{
 		Use:   "exit --key FILE --relay URL",
@@ -65,6 +66,9 @@ refused unless allowed; port 25 is closed.`,
 				return err
 			}
 			e.Announce = e.Announce || announced
+			if relayListen != "" {
+				e.RelayListen = relayListen
+			}
 			return runExit(cmd.Context(), cmd.OutOrStdout(), cfg)
 		},
 	}
@@ -76,6 +80,7 @@ refused unless allowed; port 25 is closed.`,
 	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
 	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server instead of the system's: IP, IP:PORT, tls://NAME@IP or https://NAME@IP/PATH")
 	cmd.Flags().StringVar(&mode, "mode", "", "whom to serve: auto (default), or only those who know the session: session")
+	cmd.Flags().StringVar(&relayListen, "relay-listen", "", "run a relay too, on that address, with the settings of section [relay], and use it")
 	cmd.Flags().BoolVar(&announced, "announce", false, "announce the exit on its relays, for everybody to find")
 	return cmd
 }
@@ -121,8 +126,8 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	switch {
 	case e.KeyFile == "":
 		return errors.New("the exit needs a key: make one with `nws-vpn keygen FILE` and name it with --key FILE")
-	case len(e.Relays) == 0:
-		return errors.New("the exit needs a relay: name one with --relay wss://…")
+	case len(e.Relays) == 0 && e.RelayListen == "":
+		return errors.New("the exit needs a relay: name one with --relay wss://…, or run one with --relay-listen ADDRESS")
 	}
 	key, err := keyfile.Read(e.KeyFile)
 	if err != nil {
@@ -159,7 +164,17 @@ func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if e.ConnectR == config.ConnectRClear {
 		dialBack = server.DialBack
 	}
-	hub := nostrlink.NewHub(nostrlink.HubOptions{AuthKey: key, Log: log})
+	options := nostrlink.HubOptions{AuthKey: key, Log: log}
+	if e.RelayListen != "" {
+		embedded, err := embedRelay(&cfg.Relay, e.RelayListen, key.Public(), out, log)
+		if err != nil {
+			return err
+		}
+		defer embedded.Close()
+		e.Relays = append([]string{embedded.URL}, e.Relays...)
+		options.Relay.DialContext = embedded.DialContext
+	}
+	hub := nostrlink.NewHub(options)
 	defer hub.Close()
 	fmt.Fprintf(out, "npub %s\n", key.Public().NPub())
 	fmt.Fprintf(out, "name %s\n", name.Name{Key: key.Public(), Relays: e.Relays}.Host())

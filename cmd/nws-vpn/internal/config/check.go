@@ -59,6 +59,9 @@ func (d *decoder) check(c *Config) {
 	}
 	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
 	is(checkRelays(c.Exit.Relays), "exit", "relays")
+	if c.Exit.RelayListen != "" {
+		is(checkListen(c.Exit.RelayListen), "exit", "relay_listen")
+	}
 	is(CheckExitMode(c.Exit.Mode), "exit", "mode")
 	is(oneOf(c.Exit.Policy, exit.Presets()...), "exit", "policy")
 	is(within(len(c.Exit.Rules), 0, exit.MaxRules), "exit", "rules")

@@ -112,6 +112,9 @@ type Exit struct {
 	CertificateFile string `toml:"certificate_file"`
 	// Relays are the URLs of the relays it listens on.
 	Relays []string `toml:"relays"`
+	// RelayListen is the address for a relay of the exit's own, with the settings
+	// of Relay; empty for none.
+	RelayListen string `toml:"relay_listen"`
 	// Mode is whom it serves: ModeAuto, or only entries that know the session,
 	// ModeSession.
 	Mode string `toml:"mode"`
