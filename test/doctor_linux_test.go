@@ -374,6 +374,34 @@ func TestPlainUser(t *testing.T) {
 	}
 }
 
+// What the user lets past is no leak, and nothing else gets past with it.
+func TestLeaktestWithLAN(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelay()
+	tun.startExit()
+	tun.startUp("--allow-lan")
+	if r := tun.leaktest(); r.Verdict != "ok" {
+		t.Errorf("\n%v", r)
+	}
+}
+
+// Without the kill switch, programs that choose their own way get past: the
+// leak test does not gloss over it.
+func TestLeaktestWithoutKillSwitch(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelay()
+	tun.startExit()
+	tun.startUp("--kill-switch", "off")
+	r := tun.leaktest()
+	for check, want := range map[string]string{
+		"any program": "ok", "ways IPv4": "ok", "ways IPv6": "ok", "resolver": "ok", "packet filter": "WEAK", "bound to a device": "LEAK",
+	} {
+		if verdict, found := r.line(check); verdict != want {
+			t.Errorf("%s: %s %s, want %s", check, verdict, found, want)
+		}
+	}
+}
+
 // A machine that is closed, for want of a relay or of the tunnel itself, is as
 // tight.
 func TestLeaktestOfAClosedMachine(t *testing.T) {
