@@ -24,21 +24,23 @@ const (
 // facts is what the machine is like before a Set, as far as the plan depends on
 // it. Maps by family have 4 and, unless IPv6 is missing, 6.
 type facts struct {
-	link      netlink.LinkAttrs
-	ipv6      ipv6State
-	sysctls   map[string]int
-	strict    bool // some reverse path check is strict
-	rules     map[int][]netlink.Rule
-	routes    map[int][]netlink.Route // of all tables
-	addrs     map[int][]netlink.Addr  // of all interfaces
-	names     map[int]string          // of interfaces, by index
-	bridges   []string
-	lan       []onLink  // networks on a link that are private
-	sessions  []session // connections from outside
-	cgroup    *cgroup   // that Config.BypassCgroup names
-	resolv    savedFile
-	resolvErr error
-	dns       dnsProbe
+	link         netlink.LinkAttrs
+	ipv6         ipv6State
+	sysctls      map[string]int
+	strict       bool // some reverse path check is strict
+	rules        map[int][]netlink.Rule
+	routes       map[int][]netlink.Route // of all tables
+	addrs        map[int][]netlink.Addr  // of all interfaces
+	names        map[int]string          // of interfaces, by index
+	bridges      []string
+	localBridges []string  // without an interface to the outside
+	inside       []onLink  // networks of containers
+	lan          []onLink  // networks on a link that are private
+	sessions     []session // connections from outside
+	cgroup       *cgroup   // that Config.BypassCgroup names
+	resolv       savedFile
+	resolvErr    error
+	dns          dnsProbe
 }
 
 func (f *facts) families() []int {
@@ -79,8 +81,9 @@ func gather(e *env, cfg Config) (*facts, error) {
 		}
 	}
 	if cfg.AllowLAN {
-		f.lan = f.privateLinks(cfg.Device)
+		f.lan = f.privateLinks(func(device string) bool { return device != cfg.Device })
 	}
+	f.inside = f.containers()
 	if cfg.Filter == FilterOn && !cfg.RefuseInbound {
 		f.sessions = sessionsFromOutside(f.families())
 	}
@@ -94,10 +97,19 @@ func (f *facts) gatherLinks(device string) error {
 		return fmt.Errorf("list the network devices: %w", err)
 	}
 	found := false
+	outside := make(map[int]bool) // bridges with a port that is no container's
+	for _, l := range links {
+		if l.Type() != "veth" && l.Type() != "tuntap" {
+			outside[l.Attrs().MasterIndex] = true
+		}
+	}
 	for _, l := range links {
 		f.names[l.Attrs().Index] = l.Attrs().Name
 		if l.Type() == "bridge" && len(f.bridges) < maxBridges {
 			f.bridges = append(f.bridges, l.Attrs().Name)
+			if !outside[l.Attrs().Index] {
+				f.localBridges = append(f.localBridges, l.Attrs().Name)
+			}
 		}
 		if l.Attrs().Name != device {
 			continue

@@ -37,15 +37,31 @@ func isPrivate(p netip.Prefix) bool {
 	return false
 }
 
+// containers are the networks of bridges that lead to nothing but containers and
+// virtual machines: all their ports are virtual, and no gateway is behind them.
+func (f *facts) containers() []onLink {
+	gateways := make(map[string]bool)
+	for _, family := range f.families() {
+		for _, r := range f.routes[family] {
+			gateways[f.names[r.LinkIndex]] = gateways[f.names[r.LinkIndex]] || r.Gw != nil || r.Via != nil
+			for _, h := range r.MultiPath {
+				gateways[f.names[h.LinkIndex]] = true
+			}
+		}
+	}
+	links := f.privateLinks(func(device string) bool { return slices.Contains(f.localBridges, device) && !gateways[device] })
+	return slices.DeleteFunc(links, func(l onLink) bool { return l.Prefix.Addr().IsLinkLocalUnicast() })
+}
+
 // privateLinks are the private networks that a route in main finds on the link
-// of an interface other than the tunnel's, in a fixed order.
-func (f *facts) privateLinks(device string) []onLink {
+// of one of those interfaces, in a fixed order.
+func (f *facts) privateLinks(of func(device string) bool) []onLink {
 	var list []onLink
 	for _, family := range f.families() {
 		for _, r := range f.routes[family] {
 			l := onLink{Device: f.names[r.LinkIndex], Prefix: prefixOf(r.Dst, family)}
 			if r.Table != mainTable || r.Type != unix.RTN_UNICAST || (r.Gw != nil && !r.Gw.IsUnspecified()) || r.Via != nil ||
-				len(r.MultiPath) > 0 || l.Device == "" || l.Device == "lo" || l.Device == device || !isPrivate(l.Prefix) || slices.Contains(list, l) {
+				len(r.MultiPath) > 0 || l.Device == "" || l.Device == "lo" || !of(l.Device) || !isPrivate(l.Prefix) || slices.Contains(list, l) {
 				continue
 			}
 			if len(list) < maxLAN {
@@ -130,7 +146,7 @@ func (f *filterChange) check() error {
 	if s.Device != "" {
 		names = append(names, s.Device)
 	}
-	for _, l := range s.LAN {
+	for _, l := range slices.Concat(s.LAN, s.Containers) {
 		names = append(names, l.Device)
 		if !l.Prefix.IsValid() {
 			return errors.New("a network that is none")

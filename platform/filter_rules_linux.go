@@ -19,6 +19,7 @@ type filterSpec struct {
 	ForwardBlock  bool           `json:",omitempty"`
 	AllowLAN      bool           `json:",omitempty"`
 	LAN           []onLink       `json:",omitempty"` // what AllowLAN means now
+	Containers    []onLink       `json:",omitempty"` // behind bridges of this machine
 	Reserved      []netip.Prefix `json:",omitempty"`
 	Exclude       []netip.Prefix `json:",omitempty"`
 	Include       []netip.Prefix `json:",omitempty"`
@@ -197,7 +198,8 @@ func (s *filterSpec) outputRules() []filterRule {
 	rules = append(rules, line(flowMarkIs(s.direct(), s.Mask), accept))
 	rules = append(rules, s.kernelRules()...)
 	rules = append(rules, linkRules()...)
-	rules = append(rules, s.lanRules("daddr", oif)...)
+	rules = append(rules, towards(s.Containers)...)
+	rules = append(rules, towards(s.LAN)...)
 	if s.AllowLAN {
 		rules = append(rules, multicastRules()...)
 	}
@@ -242,10 +244,11 @@ func linkRules() []filterRule {
 	return rules
 }
 
-func (s *filterSpec) lanRules(which string, device func(string) term) []filterRule {
+// towards lets out to networks by their own interface only.
+func towards(list []onLink) []filterRule {
 	var rules []filterRule
-	for _, l := range s.LAN {
-		rules = append(rules, line(device(l.Device), address(which, l.Prefix), accept))
+	for _, l := range list {
+		rules = append(rules, line(oif(l.Device), to(l.Prefix), accept))
 	}
 	return rules
 }
@@ -311,7 +314,7 @@ func (s *filterSpec) forwardRules() []filterRule {
 	for _, p := range s.Reserved {
 		rules = append(rules, line(to(p), jump("answer")))
 	}
-	rules = append(rules, s.lanRules("daddr", oif)...)
+	rules = append(rules, towards(s.LAN)...)
 	for _, l := range s.LAN {
 		rules = append(rules, line(iif(l.Device), from(l.Prefix), reply, accept))
 	}

@@ -158,7 +158,7 @@ func (k *keeper) plan() (wanted []change, lines []string, err error) {
 		return nil, nil, err
 	}
 	for _, ch := range c.applied {
-		if l, ok := ch.(*linkChange); ok && l.Index != f.link.Index {
+		if l, ok := ch.(*linkChange); ok && c.config.Device != "" && l.Index != f.link.Index {
 			return nil, nil, &DeviceGoneError{Device: l.Device}
 		}
 	}

@@ -116,7 +116,7 @@ func planFilter(cfg Config, f *facts, applied []change) change {
 	s := filterSpec{
 		Device: cfg.Device, Mark: cfg.Mark, Mask: cfg.Mask, UID: cfg.UID,
 		RefuseInbound: cfg.RefuseInbound, ForwardBlock: cfg.ForwardBlock,
-		AllowLAN: cfg.AllowLAN, LAN: f.lan,
+		AllowLAN: cfg.AllowLAN, LAN: f.lan, Containers: f.inside,
 		Reserved: cfg.Reserved, Exclude: cfg.Exclude, Include: cfg.Include,
 		ExcludeUIDs: cfg.ExcludeUIDs, IncludeUIDs: cfg.IncludeUIDs,
 		Cgroup: f.cgroup, Bridges: f.bridges, Linger: cfg.Linger,
@@ -161,7 +161,7 @@ func planRoutes(cfg Config, f *facts) []change {
 		for _, p := range ofFamily(family, cfg.Exclude) {
 			add(&routeChange{Family: family, Table: cfg.Table, Dst: p, Throw: true})
 		}
-		for _, l := range f.lan {
+		for _, l := range slices.Concat(f.inside, f.lan) {
 			if familyOf(l.Prefix.Addr()) == family {
 				add(&routeChange{Family: family, Table: cfg.Table, Dst: l.Prefix, Throw: true})
 			}

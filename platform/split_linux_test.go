@@ -3,6 +3,7 @@ package platform
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -304,8 +305,60 @@ func TestForwarded(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, c.Set(filterConfig()))
-	checkAnswerFromTunnel(t, box, w.tun)
+	for _, strict := range []int{0, 1, 2} {
+		must(t, writeSysctl(rpFilter, strict))
+		must(t, c.Set(filterConfig()))
+		checkAnswerFromTunnel(t, box, w.tun)
+		checkHostAndContainer(t, box)
+	}
+}
+
+// checkHostAndContainer has the machine talk with its container: that stays
+// within the machine.
+func checkHostAndContainer(t *testing.T, box *peer) {
+	t.Helper()
+	var l net.Listener
+	box.run(t, func() error {
+		var err error
+		l, err = net.Listen("tcp", "172.30.0.2:8080")
+		return err
+	})
+	defer l.Close()
+	conn, err := net.DialTimeout("tcp", "172.30.0.2:8080", long)
+	if err != nil {
+		t.Errorf("the machine to its container: %v", err)
+		return
+	}
+	conn.Close()
+}
+
+// TestBridgeWithAnUplink has a bridge that leads to a network, not to containers
+// only: it is an uplink like others.
+func TestBridgeWithAnUplink(t *testing.T) {
+	for _, tc := range []struct {
+		ports   string
+		gateway bool
+		want    string
+	}{
+		{"virtual", false, "[{br0 172.30.0.0/24}]"},
+		{"virtual", true, "[]"},
+		{"one is not", false, "[]"},
+	} {
+		f := plainFacts()
+		f.names[5] = "br0"
+		f.routes[4] = append(f.routes[4], route("172.30.0.0/24", mainTable, 5), route("169.254.0.0/16", mainTable, 5), route("192.0.2.0/24", mainTable, 5), route("10.9.0.0/24", mainTable, 2))
+		if f.bridges = []string{"br0"}; tc.ports == "virtual" {
+			f.localBridges = f.bridges
+		}
+		if tc.gateway {
+			r := route("0.0.0.0/0", mainTable, 5)
+			r.Gw = net.ParseIP("172.30.0.254")
+			f.routes[4] = append(f.routes[4], r)
+		}
+		if got := fmt.Sprint(f.containers()); got != tc.want {
+			t.Errorf("ports %s, gateway %v: %s, want %s", tc.ports, tc.gateway, got, tc.want)
+		}
+	}
 }
 
 // checkAnswerFromTunnel has the container ask, and the tunnel answer; what
