@@ -29,11 +29,19 @@ var managers = []struct {
 	// What the uplink's servers are, before and after another network.
 	uplink, roamed string
 	roam           func(t *testing.T)
+	// What takes the tunnel's servers away.
+	tamper func(t *testing.T, c *configurator)
 	// The resolver's file after both.
 	after string
 }{
 	{
 		name: "systemd-resolved", want: DNSResolved,
+		tamper: func(t *testing.T, c *configurator) {
+			b, err := openBus(c.env)
+			must(t, err)
+			defer b.close()
+			must(t, b.call(resolvedName, resolvedPath, resolvedManager+".RevertLink", []any{indexOf("nws0")}))
+		},
 		make:   func(t *testing.T) { stubLink(t); startBus(t, "resolved") },
 		uplink: "[192.0.2.53 fe80::53%eth0 9.9.9.9]", roamed: "[203.0.113.53 fe80::53%eth0 9.9.9.9]",
 		roam:  func(t *testing.T) { tellFake(t, resolvedName, resolvedPath, "203.0.113.53") },
@@ -41,6 +49,12 @@ var managers = []struct {
 	},
 	{
 		name: "an older systemd-resolved", want: DNSResolved,
+		tamper: func(t *testing.T, c *configurator) {
+			b, err := openBus(c.env)
+			must(t, err)
+			defer b.close()
+			must(t, b.call(resolvedName, resolvedPath, resolvedManager+".RevertLink", []any{indexOf("nws0")}))
+		},
 		make:   func(t *testing.T) { stubLink(t); startBus(t, "resolved old") },
 		uplink: "[192.0.2.53 fe80::53%eth0 9.9.9.9]", roamed: "[203.0.113.53 fe80::53%eth0 9.9.9.9]",
 		roam:  func(t *testing.T) { tellFake(t, resolvedName, resolvedPath, "203.0.113.53") },
@@ -48,6 +62,12 @@ var managers = []struct {
 	},
 	{
 		name: "NetworkManager", want: DNSNetworkManager,
+		tamper: func(t *testing.T, c *configurator) {
+			b, err := openNM(c.env)
+			must(t, err)
+			defer b.close()
+			must(t, writeNMGlobal(b, nmGlobal{}))
+		},
 		make:   func(t *testing.T) { startBus(t, "nm") },
 		uplink: "[192.0.2.53 fe80::53%eth0 198.51.100.53]", roamed: "[203.0.113.53 fe80::53%eth0 198.51.100.53]",
 		roam:  func(t *testing.T) { tellFake(t, nmName, nmPath, "203.0.113.53") },
@@ -55,6 +75,12 @@ var managers = []struct {
 	},
 	{
 		name: "NetworkManager's dnsmasq", want: DNSNetworkManager,
+		tamper: func(t *testing.T, c *configurator) {
+			b, err := openNM(c.env)
+			must(t, err)
+			defer b.close()
+			must(t, writeNMGlobal(b, nmGlobal{}))
+		},
 		make:   func(t *testing.T) { startBus(t, "nm dnsmasq") },
 		uplink: "[192.0.2.53 fe80::53%eth0 198.51.100.53]", roamed: "[203.0.113.53 fe80::53%eth0 198.51.100.53]",
 		roam:  func(t *testing.T) { tellFake(t, nmName, nmPath, "203.0.113.53") },
@@ -62,6 +88,7 @@ var managers = []struct {
 	},
 	{
 		name: "openresolv", want: DNSResolvconf,
+		tamper: func(t *testing.T, c *configurator) { must(t, runResolvconf(c.env, nil, "-d", "nws0.nws-vpn")) },
 		make:   func(t *testing.T) { fakeResolvconf(t, openresolv) },
 		uplink: "[192.0.2.53]", roamed: "[203.0.113.53]",
 		roam:  func(t *testing.T) { registerEth0(t, "203.0.113.53") },
@@ -69,6 +96,7 @@ var managers = []struct {
 	},
 	{
 		name: "resolvconf", want: DNSResolvconf,
+		tamper: func(t *testing.T, c *configurator) { must(t, runResolvconf(c.env, nil, "-d", "tun.nws0.nws-vpn")) },
 		make:   func(t *testing.T) { fakeResolvconf(t, debianResolv) },
 		uplink: "[192.0.2.53]", roamed: "[203.0.113.53]",
 		roam:  func(t *testing.T) { registerEth0(t, "203.0.113.53") },
@@ -76,6 +104,9 @@ var managers = []struct {
 	},
 	{
 		name: "file", want: DNSFile,
+		tamper: func(t *testing.T, _ *configurator) {
+			must(t, os.WriteFile("/etc/resolv.conf", []byte("nameserver 192.0.2.53\n"), 0o644))
+		},
 		make:   func(t *testing.T) {},
 		uplink: "[192.0.2.53]", roamed: "[203.0.113.53]",
 		roam: func(t *testing.T) {
@@ -85,6 +116,9 @@ var managers = []struct {
 	},
 	{
 		name: "mounted file", want: DNSFile,
+		tamper: func(t *testing.T, _ *configurator) {
+			must(t, os.WriteFile("/etc/resolv.conf", []byte("nameserver 192.0.2.53\n"), 0o644))
+		},
 		make: func(t *testing.T) {
 			must(t, os.WriteFile("/etc/behind.conf", []byte("nameserver 192.0.2.53\n"), 0o644))
 			must(t, unix.Mount("/etc/behind.conf", "/etc/resolv.conf", "", unix.MS_BIND, ""))
@@ -321,5 +355,93 @@ func TestNMChangedByOthers(t *testing.T) {
 	must(t, err)
 	if got := parseResolvConf(text); !slices.Equal(got, []netip.Addr{netip.MustParseAddr("192.0.2.77")}) {
 		t.Errorf("after down, the servers are %v", got)
+	}
+}
+
+// TestKeepNames has the tunnel's servers taken away, once and again and again.
+func TestKeepNames(t *testing.T) {
+	for _, m := range managers {
+		t.Run(m.name, func(t *testing.T) {
+			enterNamespaces(t)
+			m.make(t)
+			openTUN(t, "nws0")
+			c, err := open(stateDir(t), testLog(t), testEnv(nil))
+			must(t, err)
+			must(t, c.Set(testConfig()))
+			var told []string
+			k := &keeper{c: c, report: func(s string) { told = append(told, s) }, fights: make(map[string]*fight), told: make(map[string]bool)}
+			now := time.Now()
+			must(t, k.look(now))
+			if len(told) > 0 {
+				t.Errorf("nothing has happened, and Keep says %q", told)
+			}
+			for i := range maxFights {
+				m.tamper(t, c)
+				must(t, k.look(now))
+				checkUp(t)
+				if len(told) < i+1 {
+					t.Errorf("Keep put the servers back and says %q", told)
+				}
+			}
+			if last := told[len(told)-1]; !strings.Contains(last, "left alone") {
+				t.Errorf("after %d fights, Keep says %q", maxFights, told)
+			}
+
+			// The machine is in another network when Keep has given up.
+			m.tamper(t, c)
+			m.roam(t)
+			must(t, k.look(now))
+			uplink(t, c, m.roamed)
+			must(t, c.Close())
+			text, err := os.ReadFile("/etc/resolv.conf")
+			must(t, err)
+			if got := parseResolvConf(text); len(got) != 1 || got[0].String() != m.after {
+				t.Errorf("after down, the resolver's file names %v, want %s", got, m.after)
+			}
+		})
+	}
+}
+
+// TestKeepAgainstADHCPClient has one write the file while the machine moves: our
+// file comes back, and goes to make room for the new one.
+func TestKeepAgainstADHCPClient(t *testing.T) {
+	enterNamespaces(t)
+	openTUN(t, "nws0")
+	c, err := open(stateDir(t), testLog(t), testEnv(nil))
+	must(t, err)
+	must(t, c.Set(testConfig()))
+	k := startKeep(t, c)
+	must(t, os.WriteFile("/etc/resolv.conf.dhcp", []byte("nameserver 203.0.113.53\n"), 0o644))
+	must(t, os.Rename("/etc/resolv.conf.dhcp", "/etc/resolv.conf"))
+	k.await(t, "resolver's file")
+	k.end(t)
+	checkUp(t)
+	uplink(t, c, "[203.0.113.53]")
+	must(t, c.Close())
+	if b, err := os.ReadFile("/etc/resolv.conf"); string(b) != "nameserver 203.0.113.53\n" {
+		t.Errorf("after down, the file is %q, %v", b, err)
+	}
+}
+
+// TestFileWrittenInBetween has a DHCP client write the file after it was read,
+// and before it is replaced.
+func TestFileWrittenInBetween(t *testing.T) {
+	enterNamespaces(t)
+	openTUN(t, "nws0")
+	const theirs = "nameserver 203.0.113.53\n"
+	c, err := open(stateDir(t), testLog(t), testEnv(func(point string) error {
+		if point != "before replace the resolver's file" {
+			return nil
+		}
+		return os.WriteFile("/etc/resolv.conf", []byte(theirs), 0o644)
+	}))
+	must(t, err)
+	must(t, c.Set(testConfig()))
+	if n := c.Notes(); len(n) != 1 || !strings.Contains(n[0], errWritten.Error()) {
+		t.Errorf("notes are %q", n)
+	}
+	must(t, c.Close())
+	if b, err := os.ReadFile("/etc/resolv.conf"); string(b) != theirs {
+		t.Errorf("after down, the file is %q, %v", b, err)
 	}
 }

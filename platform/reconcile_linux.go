@@ -91,7 +91,7 @@ func (c *configurator) applyAll(wanted []change) ([]change, error) {
 		err := c.applyOne(ch)
 		if opt, ok := ch.(optional); ok && err != nil {
 			c.notes = append(c.notes, opt.note(err))
-			c.failed[ch.String()] = true
+			c.failed[ch.String()] = !errors.Is(err, errWritten)
 			if left, _ := c.undoAll([]change{ch}); len(left) == 0 {
 				continue
 			}

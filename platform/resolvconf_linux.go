@@ -26,7 +26,18 @@ func (r *resolvChange) inForce(e *env) (bool, error) {
 	return err == nil && now.Kind == kindFile && bytes.Equal(now.Content, r.Content), err
 }
 
+// errWritten says that another program was faster: its file is not saved, and
+// must not be lost.
+var errWritten = errors.New("another program has just written it")
+
 func (r *resolvChange) apply(e *env) error {
+	now, err := readFile(e.resolvConf)
+	if err != nil {
+		return err
+	}
+	if !now.equal(r.Saved) && !r.isOurs(now) {
+		return errWritten
+	}
 	return putFile(e, e.resolvConf, savedFile{Kind: kindFile, Content: r.Content, Mode: 0o644})
 }
 
@@ -69,6 +80,8 @@ func (r *resolvChange) isHeaded(now savedFile) bool {
 func (r *resolvChange) note(err error) string {
 	why := "make it writable"
 	switch {
+	case errors.Is(err, errWritten):
+		why = "stop that program"
 	case errors.Is(err, unix.EROFS):
 		why = "it is on a read-only file system"
 	case errors.Is(err, unix.EPERM):
