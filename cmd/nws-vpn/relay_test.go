@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// serveTestRelay runs a relay on loopback until the test ends.
+func serveTestRelay(t *testing.T, change func(c *config.Relay)) *relayServer {
+	t.Helper()
+	c := config.Default().Relay
+	c.Listen = "127.0.0.1:0"
+	change(&c)
+	r, err := openRelay(&c, nil, io.Discard, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := r.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		serving.Wait()
+	})
+	return r
+}
+
+// TestRelayTellsItsFigures over a UNIX socket that a relay which was killed has
+// left behind.
+func TestRelayTellsItsFigures(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "m")
+	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Skip("no UNIX sockets:", err)
+	}
+	old.SetUnlinkOnClose(false)
+	old.Close()
+	r := serveTestRelay(t, func(c *config.Relay) { c.Metrics = "unix:" + socket })
+	if _, err := listenMetrics("unix:" + socket); err == nil {
+		t.Error("the socket of a running relay was taken away")
+	}
+	c, err := relay.Dial(t.Context(), r.URL(), relay.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	resp, err := client.Get("http://relay/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.Contains(string(text), "\nnws_relay_connections 1\n") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+func TestFiguresStayOnTheMachine(t *testing.T) {
+	for _, place := range []string{"0.0.0.0:9464", ":9464", "192.0.2.1:9464", "relay.example:9464", "unix:"} {
+		if l, err := listenMetrics(place); err == nil {
+			l.Close()
+			t.Errorf("figures at %q", place)
+		}
+	}
+}
+
+// selfSigned writes a certificate and its key, and returns a pool with it.
+func selfSigned(t *testing.T, cert, key string, serial int64) *x509.CertPool {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "relay"}, DNSNames: []string{"relay.example"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: encoded}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return pool
+}
+
+func TestRelayWithCertificateFiles(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	pool := selfSigned(t, cert, key, 1)
+	r := serveTestRelay(t, func(c *config.Relay) { c.TLSCert, c.TLSKey = cert, key })
+	if !strings.HasPrefix(r.URL(), "wss://127.0.0.1:") {
+		t.Errorf("URL %q", r.URL())
+	}
+	c, err := relay.Dial(t.Context(), r.URL(), relay.Options{TLS: &tls.Config{RootCAs: pool}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	err = c.Subscribe(t.Context(), "s", []relay.Filter{{Kinds: []int{1}}}, func([]byte) {})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCertificateFilesChange: a new certificate is used soon, a broken one is not.
+func TestCertificateFilesChange(t *testing.T) {
+	dir := t.TempDir()
+	f := &certificateFiles{cert: filepath.Join(dir, "cert"), key: filepath.Join(dir, "key"), log: quiet}
+	now := time.Now()
+	if _, err := f.get(now); err == nil {
+		t.Error("a certificate without files")
+	}
+	serial := func(after time.Duration) int64 {
+		t.Helper()
+		c, err := f.get(now.Add(after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Leaf.SerialNumber.Int64()
+	}
+	write := func(n int64) {
+		selfSigned(t, f.cert, f.key, n)
+		os.Chtimes(f.cert, now, now.Add(time.Duration(n)*time.Minute)) // whatever the file system's clock resolves
+	}
+	write(1)
+	if n := serial(time.Minute); n != 1 {
+		t.Errorf("certificate %d", n)
+	}
+	write(2)
+	if n := serial(time.Minute + recheck/2); n != 1 {
+		t.Errorf("certificate %d: the files are read for every client", n)
+	}
+	if n := serial(2 * time.Minute); n != 2 {
+		t.Errorf("certificate %d after the files have changed", n)
+	}
+	if err := os.WriteFile(f.cert, []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := serial(3 * time.Minute); n != 2 {
+		t.Errorf("certificate %d", n)
+	}
+}
+
+// TestEmbeddedRelay is reached by a URL that is not where it listens.
+func TestEmbeddedRelay(t *testing.T) {
+	key, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := config.Default().Relay
+	if _, err := embedRelay(&c, "0.0.0.0:0", key.Public(), io.Discard, quiet); err == nil || !strings.Contains(err.Error(), "set url") {
+		t.Errorf("nobody knows how to reach it: %v", err)
+	}
+	c.URL = "ws://relay.example:7777"
+	c.Members = []string{key.Public().NPub()}
+	var out bytes.Buffer
+	e, err := embedRelay(&c, "0.0.0.0:0", key.Public(), &out, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := relay.Dial(t.Context(), e.URL, relay.Options{
+		DialContext: e.DialContext,
+		Auth: func(_ context.Context, url, challenge string) ([]byte, [32]byte, error) {
+			return envelope.Sign(nil, key, envelope.Template{
+				Kind: 22242, CreatedAt: time.Now(), Tags: [][]string{{"relay", url}, {"challenge", challenge}},
+			})
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Subscribe(t.Context(), "s", []relay.Filter{{}}, func([]byte) {}); err != nil {
+		t.Error(err)
+	}
+	conn.Close()
+	e.Close()
+	if !strings.HasPrefix(out.String(), "relay listening ws://") {
+		t.Errorf("it said %q", out.String())
+	}
+}
+
+func TestRelayRefusesWhatMakesNoSense(t *testing.T) {
+	for want, change := range map[string]func(c *config.Relay){
+		"go together":        func(c *config.Relay) { c.TLSCert = "x" },
+		"not both":           func(c *config.Relay) { c.TLSCert, c.TLSKey, c.ACMEHosts = "x", "y", []string{"z.example"} },
+		"want an npub":       func(c *config.Relay) { c.Members = []string{"nobody"} },
+		"no such file":       func(c *config.Relay) { c.TLSCert, c.TLSKey = "/nonexistent/x", "/nonexistent/y" },
+		"figures are for":    func(c *config.Relay) { c.Metrics = "0.0.0.0:1" },
+		"/nonexistent/relay": func(c *config.Relay) { c.Database = "/nonexistent/relay.db" },
+	} {
+		c := config.Default().Relay
+		c.Listen = "127.0.0.1:0"
+		change(&c)
+		r, err := openRelay(&c, nil, io.Discard, quiet)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+		if r != nil {
+			r.Close()
+		}
+	}
+}
