@@ -86,6 +86,7 @@ var libraries = []library{
 	{"github.com/coder/websocket", []string{"nostrlink/relay", "nostrlink/relay/*", "nostrlink/relayd", "nostrlink/relaytest"}, "only relays speak websocket"},
 	{"github.com/vishvananda/netlink", []string{"platform", "platform/*", "internal/ifaddr", "internal/netlab", "test/bench/*"}, "only platform changes the machine's network; netlab changes its own"},
 	{"github.com/godbus/dbus", []string{"platform"}, "only platform tells other programs of this machine what to do"},
+	{"github.com/mdlayher/netlink", []string{"platform"}, "the socket of nftables, whose buffers a large filter needs"},
 	{"github.com/google/nftables", []string{"platform", "platform/*", "internal/netlab"}, "only platform changes the machine's network"},
 	{"github.com/spf13", []string{"cmd/nws-vpn"}, "flags are the command's"},
 	{"github.com/BurntSushi/toml", []string{"cmd/nws-vpn", "cmd/nws-vpn/internal/config"}, "one format, read in one place"},
