@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -256,6 +257,33 @@ func TestLifeWithoutItsDevice(t *testing.T) {
 		}
 	})
 	tun.recovers()
+}
+
+func TestLifeWithItsRulesRemoved(t *testing.T) {
+	tun := connected(t)
+	c := tun.dial(world.WebIP, world.PortEcho)
+	defer c.Close()
+	tun.closed("after the rules were removed", func() {
+		for _, family := range []string{"-4", "-6"} {
+			tun.run("ip", family, "rule", "del", "pref", "5620")
+		}
+		for tun.status()["repairs"].(float64) < 1 {
+			if tun.ctx.Err() != nil {
+				t.Fatalf("status does not say that anything was put back: %v", tun.status())
+			}
+		}
+	})
+	if text := tun.nwsEnds(true, "status"); !strings.Contains(text, "put back") {
+		t.Errorf("status says\n%s", text)
+	}
+	// What was open before is open still.
+	text := make([]byte, 5)
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(c, text); err != nil || string(text) != "hello" {
+		t.Errorf("the open connection says %q, %v", text, err)
+	}
 }
 
 func TestLifeStoppedAndContinued(t *testing.T) {

@@ -16,9 +16,10 @@ import (
 )
 
 // A network that asks for a login first, or a payment, lets nothing out until
-// then, and answers in others' names: a captive portal. It is looked for while no
-// relay can be reached, without asking anybody new: the relay's own host, for a
-// page that it cannot have, and the network's resolver, for the relay's address.
+// then, and answers in others' names: a captive portal. It is looked for without
+// asking anybody new: first the relay itself, for its description (NIP-11); if it
+// cannot be reached, port 80 of its host, which is where portals answer, for a
+// page that it cannot have; and the network's resolver, for the relay's address.
 
 // How long relays must be out of reach before a portal is looked for, how often,
 // how many relays are asked, and how long each may take.
@@ -75,13 +76,8 @@ func findPortal(ctx context.Context, dialer *net.Dialer, relays []string) string
 	var asking sync.WaitGroup
 	for i := range found {
 		asking.Go(func() {
-			u, err := url.Parse(relays[i])
-			if err != nil {
-				return
-			}
-			host := u.Hostname()
-			if found[i] = judgePage(host, askPage(ctx, dialer, net.JoinHostPort(host, "80"))); found[i] == "" {
-				found[i] = judgeAddresses(host, lookUp(ctx, dialer, host))
+			if u, err := url.Parse(relays[i]); err == nil {
+				found[i] = findPortalAt(ctx, dialer, u)
 			}
 		})
 	}
@@ -94,31 +90,52 @@ func findPortal(ctx context.Context, dialer *net.Dialer, relays []string) string
 	return ""
 }
 
-// page is the answer to a question for a page that no relay has.
-type page struct {
-	path     string // that was asked for
-	status   int    // 0: no answer
-	location string // of a redirect
+func findPortalAt(ctx context.Context, dialer *net.Dialer, relay *url.URL) string {
+	host := relay.Hostname()
+	itself := *relay
+	itself.Scheme = map[string]string{"ws": "http", "wss": "https"}[relay.Scheme]
+	p := ask(ctx, dialer, itself.String())
+	because := judgePage(host, p)
+	switch {
+	case because != "":
+		return because
+	case p.isRelay || p.status != 0 && relay.Scheme == "wss":
+		return "" // it is reached; by TLS, nobody answers in its name
+	}
+	// A name that nobody can foresee.
+	elsewhere := url.URL{Scheme: "http", Host: net.JoinHostPort(host, "80"), Path: "/" + strings.ToLower(rand.Text())}
+	if because = judgePage(host, ask(ctx, dialer, elsewhere.String())); because != "" {
+		return because
+	}
+	return judgeAddresses(host, lookUp(ctx, dialer, host))
 }
 
-// askPage asks host:port for a page with a name that nobody can foresee.
-func askPage(ctx context.Context, dialer *net.Dialer, authority string) page {
-	p := page{path: "/" + strings.ToLower(rand.Text())}
+// page is an answer over HTTP.
+type page struct {
+	status   int    // 0: no answer
+	location string // of a redirect
+	isRelay  bool   // it is the description of a relay
+}
+
+func ask(ctx context.Context, dialer *net.Dialer, address string) page {
 	client := http.Client{
 		Transport:     &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+authority+p.path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return p
+		return page{}
 	}
+	req.Header.Set("Accept", "application/nostr+json")
 	resp, err := client.Do(req)
 	if err != nil {
-		return p
+		return page{}
 	}
 	resp.Body.Close()
-	p.status, p.location = resp.StatusCode, resp.Header.Get("Location")
-	return p
+	return page{
+		status: resp.StatusCode, location: resp.Header.Get("Location"),
+		isRelay: resp.StatusCode == http.StatusOK && strings.Contains(resp.Header.Get("Content-Type"), "json"),
+	}
 }
 
 // judgePage says why an answer is a portal's, "" if it may be the relay's own. A

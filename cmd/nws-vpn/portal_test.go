@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -62,26 +66,48 @@ func TestJudgeAddresses(t *testing.T) {
 	}
 }
 
-func TestAskPage(t *testing.T) {
-	var asked []string
+// A relay that is reached is asked for nothing more.
+func TestFindPortalAtARelay(t *testing.T) {
+	asked := 0
+	var answer http.HandlerFunc
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked = append(asked, r.URL.Path)
-		http.Redirect(w, r, "http://10.0.0.1/login", http.StatusFound)
+		asked++
+		answer(w, r)
 	}))
 	defer server.Close()
-	dialer := &net.Dialer{}
-	host := server.Listener.Addr().String()
-	for range 2 {
-		p := askPage(context.Background(), dialer, host)
-		if p.status != http.StatusFound || p.location != "http://10.0.0.1/login" {
-			t.Errorf("got %+v", p)
+	relay, err := url.Parse("ws" + strings.TrimPrefix(server.URL, "http"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Port 80 is nobody's here.
+	dialed := 0
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		dialed++
+		if address != server.Listener.Addr().String() {
+			return errors.New("not in this test")
+		}
+		return nil
+	}}
+	for _, c := range []struct {
+		name   string
+		answer http.HandlerFunc
+		dials  int
+		portal bool
+	}{
+		{"a relay", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "application/nostr+json") }, 1, false},
+		{"a portal", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://10.0.0.1/login", http.StatusFound)
+		}, 1, true},
+		{"another page", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") }, 2, false},
+	} {
+		answer, asked, dialed = c.answer, 0, 0
+		got := findPortalAt(context.Background(), dialer, relay)
+		if (got != "") != c.portal || asked != 1 || dialed != c.dials {
+			t.Errorf("%s: %q, asked %d times, dialed %d times", c.name, got, asked, dialed)
 		}
 	}
-	if len(asked) != 2 || asked[0] == asked[1] {
-		t.Errorf("asked for %q, which a portal could foresee", asked)
-	}
 	server.Close()
-	if p := askPage(context.Background(), dialer, host); p.status != 0 {
-		t.Errorf("nobody is there, and answered %+v", p)
+	if got := findPortalAt(context.Background(), dialer, relay); got != "" {
+		t.Errorf("nobody is there, and yet: %s", got)
 	}
 }

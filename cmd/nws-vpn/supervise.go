@@ -36,6 +36,7 @@ type supervisor struct {
 	relays   []string // the user's own
 	book     name.Book
 	started  time.Time
+	found    bool      // the machine was closed already, by an earlier process
 	rollback *rollback // nil unless asked for
 
 	ctx    context.Context // of everything that run starts; ends before the machine is put back
@@ -75,6 +76,7 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 		events: make(chan event, 16), wake: make(chan struct{}, 1),
 		started: time.Now(),
 	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.book, err = name.NewBook(cfg.Names); err != nil {
 		return nil, err
@@ -90,16 +92,17 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 		return nil, err
 	}
 	killSwitch := lifecycle.KillSwitch(cfg.Up.KillSwitch)
-	left, closed := dirs.recall()
-	if closed && left.KillSwitch == lifecycle.Lockdown {
+	var left record
+	left, s.found = dirs.recall()
+	if s.found && left.KillSwitch == lifecycle.Lockdown {
 		killSwitch = lifecycle.Lockdown
 	}
-	s.machine = lifecycle.New(killSwitch, machineConfig(&cfg.Up), lifecycle.Options{Closed: closed, Persist: s.persist})
+	s.machine = lifecycle.New(killSwitch, machineConfig(&cfg.Up), lifecycle.Options{Closed: s.found, Persist: s.persist})
 	if err := dirs.remember(record{KillSwitch: killSwitch}); err != nil {
 		return nil, errors.Join(err, s.abandon())
 	}
 	if o.rollback > 0 {
-		if s.rollback, err = guardRollback(dirs, o.rollback, closed); err != nil {
+		if s.rollback, err = guardRollback(dirs, o.rollback, s.found); err != nil {
 			return nil, errors.Join(err, s.abandon())
 		}
 	}
@@ -108,8 +111,8 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 
 // abandon lets the machine go, which is as it was found: run did not.
 func (s *supervisor) abandon() error {
-	if left, closed := s.dirs.recall(); closed && left.KillSwitch != lifecycle.Off {
-		return nil // the journal stays, and the lock ends with the process
+	if s.found {
+		return nil // as after a kill: the lock ends with the process, the rest stays
 	}
 	return errors.Join(s.platform.Close(), s.dirs.forget())
 }
@@ -144,7 +147,6 @@ const (
 // attempt fails. Then the machine is as it was, or closed as the kill switch
 // says.
 func (s *supervisor) run(ctx context.Context) error {
-	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer s.stop()
 	s.tasks.Go(func() { roam(s.ctx, s.log, s.redial) })
 	s.tasks.Go(s.watchPortal)
@@ -284,6 +286,9 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 		if late := <-s.events; late.tunnel != nil {
 			late.tunnel.lower()
 		}
+	}
+	if e.what == lifecycle.DeviceGone {
+		e.err = lifecycle.ErrDeviceGone
 	}
 	errs := []error{e.err}
 	if s.tunnel != nil {
