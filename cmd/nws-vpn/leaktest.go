@@ -49,9 +49,10 @@ Exits with 0 when all is well, 1 when something leaks or a protection is missing
 func runLeaktest(ctx context.Context, out, notes io.Writer, file string, dirs stateDirs, asJSON bool) error {
 	cfg, err := config.Load(file)
 	if err != nil {
-		return err
+		fmt.Fprintln(notes, "nws-vpn:", err)
+		return exitStatus(2)
 	}
-	s := leaktest.Settings{Version: buildVersion(), Mark: cfg.Up.Mark, Table: cfg.Up.Table}
+	s := leaktest.Settings{Version: buildVersion(), Mark: cfg.Up.Mark, Table: cfg.Up.Table, Device: cfg.Up.Device}
 	if cfg.Up.DNS {
 		s.DNS = dnsAddrs[:]
 	}

@@ -84,9 +84,14 @@ func TestWhatSaysNothingStays(t *testing.T) {
 }
 
 func FuzzRedact(f *testing.F) {
-	f.Add(secretText)
+	for line := range strings.Lines(secretText) {
+		f.Add(line)
+	}
 	f.Add("nsec1")
 	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 1000 {
+			return // the expressions take their time, and more of it finds nothing more
+		}
 		const secret = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5"
 		r := NewRedactor([]string{"alice"})
 		got := r.Redact(text + "\n" + secret + " 203.0.113.77 host.of-alice.net\n")

@@ -2,6 +2,7 @@ package leaktest
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/platform"
@@ -12,12 +13,13 @@ type Settings struct {
 	Version string
 	State   string // of the running tunnel, "" when it does not answer
 	Problem string // why it does not answer, or what blocks it
-	// Mark, Mask and Table are those of the configuration; those of the rules in
-	// force come first.
-	Mark, Mask uint32
-	Table      int
-	UID        uint32       // of the running tunnel
-	DNS        []netip.Addr // the tunnel's name servers, or none when it leaves the resolver alone
+	// Mark and Table are those of the configuration; those of the rules in force
+	// come first.
+	Mark   uint32
+	Table  int
+	Device string       // the tunnel's
+	UID    uint32       // of the running tunnel
+	DNS    []netip.Addr // the tunnel's name servers, or none when it leaves the resolver alone
 }
 
 // Observation is all that a report is made of.
@@ -169,12 +171,16 @@ func (o *Observation) drops(hook string) bool {
 	return false
 }
 
-// uplinks are the interfaces that something could leave by.
-func uplinks(in *platform.Inspection) []platform.LinkState {
+// uplinks are the interfaces that something could leave by: all but the tunnel's
+// own, those of other VPNs included.
+func uplinks(in *platform.Inspection, device string) []platform.LinkState {
 	const most = 8
 	var list []platform.LinkState
 	for _, l := range in.Links {
-		if l.Up && !l.Loopback && !l.TUN && len(list) < most {
+		own := l.TUN && (l.Name == device || slices.ContainsFunc(in.Routes, func(r platform.RouteState) bool {
+			return r.Ours && r.Device == l.Name
+		}))
+		if l.Up && !l.Loopback && !own && len(list) < most {
 			list = append(list, l)
 		}
 	}

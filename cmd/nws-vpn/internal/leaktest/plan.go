@@ -34,7 +34,6 @@ const (
 // planner makes the probes of one run.
 type planner struct {
 	run    [8]byte // random, the same for all probes of a run
-	mark   uint32
 	probes []Probe
 }
 
@@ -78,9 +77,8 @@ func (p *planner) outside(kind, device string, mark uint32, transports ...string
 
 // planProbes lists the probes for a machine. control are the packets that may
 // leave, one for each family and uplink: they prove that the judge sees.
-func planProbes(in *platform.Inspection, run [8]byte, mark uint32) (probes []Probe, control []int) {
-	p := &planner{run: run, mark: mark}
-	links := uplinks(in)
+func planProbes(in *platform.Inspection, links []platform.LinkState, run [8]byte, mark uint32) (probes []Probe, control []int) {
+	p := &planner{run: run}
 	for _, l := range links {
 		for _, family := range []int{4, 6} {
 			control = append(control, len(p.probes))
@@ -131,7 +129,7 @@ func (p *planner) gateways(in *platform.Inspection) {
 // planQuestions lists what the kernel is asked: the way of any packet, from each
 // of our addresses, to each network that some route leads to, and that of
 // packets that are forwarded.
-func planQuestions(in *platform.Inspection) []Asked {
+func planQuestions(in *platform.Inspection, links []platform.LinkState) []Asked {
 	var list []Asked
 	add := func(a Asked) {
 		if len(list) < maxQuestions {
@@ -141,7 +139,7 @@ func planQuestions(in *platform.Inspection) []Asked {
 	any := map[int]netip.Addr{4: docs4.Addr().Next(), 6: docs6.Addr().Next()}
 	add(Asked{Question: platform.Question{To: any[4]}})
 	add(Asked{Question: platform.Question{To: any[6]}})
-	for _, l := range uplinks(in) {
+	for _, l := range links {
 		for _, a := range l.Addresses {
 			family := familyOf(a.Addr())
 			if a.Addr().IsLinkLocalUnicast() {

@@ -28,9 +28,31 @@ func machineWith(links int) *platform.Inspection {
 	return in
 }
 
+func planned(in *platform.Inspection, run [8]byte, mark uint32) ([]Probe, []int) {
+	return planProbes(in, uplinks(in, "nws0"), run, mark)
+}
+
+func questions(in *platform.Inspection) []Asked { return planQuestions(in, uplinks(in, "nws0")) }
+
+// Another VPN's device is a way out, ours is not, whether our routes are there
+// or not.
+func TestUplinks(t *testing.T) {
+	in := &platform.Inspection{Links: []platform.LinkState{
+		{Name: "lo", Up: true, Loopback: true}, {Name: "eth0", Up: true}, {Name: "eth1"}, {Name: "tun0", Up: true, TUN: true},
+		{Name: "nws0", Up: true, TUN: true}, {Name: "other", Up: true, TUN: true},
+	}, Routes: []platform.RouteState{{Ours: true, Device: "other"}}}
+	var names []string
+	for _, l := range uplinks(in, "nws0") {
+		names = append(names, l.Name)
+	}
+	if got := strings.Join(names, " "); got != "eth0 tun0" {
+		t.Errorf("uplinks %s", got)
+	}
+}
+
 // No probe goes to an address that somebody has, but those of this network.
 func TestProbesRevealNothing(t *testing.T) {
-	probes, control := planProbes(machineWith(2), [8]byte{1, 2, 3}, 7)
+	probes, control := planned(machineWith(2), [8]byte{1, 2, 3}, 7)
 	if len(control) != 4 {
 		t.Errorf("%d packets for the judge", len(control))
 	}
@@ -67,7 +89,7 @@ func TestProbesRevealNothing(t *testing.T) {
 			t.Errorf("there is no probe %q", k)
 		}
 	}
-	if many, _ := planProbes(machineWith(50), [8]byte{}, 7); len(many) > maxProbes {
+	if many, _ := planned(machineWith(50), [8]byte{}, 7); len(many) > maxProbes {
 		t.Errorf("%d probes", len(many))
 	}
 }
@@ -75,7 +97,7 @@ func TestProbesRevealNothing(t *testing.T) {
 func TestQuestions(t *testing.T) {
 	var routes []string
 	forwarded := 0
-	for _, a := range planQuestions(machineWith(1)) {
+	for _, a := range questions(machineWith(1)) {
 		if a.Route.IsValid() {
 			if !a.Route.Contains(a.To) {
 				t.Errorf("%v is not in %v", a.To, a.Route)
@@ -96,7 +118,7 @@ func TestQuestions(t *testing.T) {
 	for i := range 1000 {
 		in.Routes = append(in.Routes, platform.RouteState{Family: 4, Table: 254, To: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24), Kind: "unicast"})
 	}
-	if got := len(planQuestions(in)); got != maxQuestions {
+	if got := len(questions(in)); got != maxQuestions {
 		t.Errorf("%d questions", got)
 	}
 }
@@ -115,7 +137,7 @@ func TestWithin(t *testing.T) {
 // A probe is known by what it carries and by where it goes, an address that is
 // looked for on the link included.
 func TestFind(t *testing.T) {
-	probes, _ := planProbes(machineWith(1), [8]byte{0xab, 0xcd}, 7)
+	probes, _ := planned(machineWith(1), [8]byte{0xab, 0xcd}, 7)
 	m := newMatcher(probes)
 	at := func(family int, transport string) (int, netip.Addr) {
 		for i, p := range probes {
@@ -159,7 +181,7 @@ func TestFind(t *testing.T) {
 }
 
 func FuzzFind(f *testing.F) {
-	probes, _ := planProbes(machineWith(1), [8]byte{0xab}, 7)
+	probes, _ := planned(machineWith(1), [8]byte{0xab}, 7)
 	m := newMatcher(probes)
 	f.Add(uint16(etherIPv4), []byte("x"))
 	f.Add(uint16(etherIPv6), append(make([]byte, 40), probes[0].token...))

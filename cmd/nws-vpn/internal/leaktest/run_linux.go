@@ -25,7 +25,8 @@ const (
 // Run observes the machine that in was read of. It takes about four seconds at
 // most, and changes nothing.
 func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation {
-	o := &Observation{Settings: s, Time: time.Now(), Net: in, Ways: planQuestions(in)}
+	links := uplinks(in, s.Device)
+	o := &Observation{Settings: s, Time: time.Now(), Net: in, Ways: planQuestions(in, links)}
 	for i := range o.Ways {
 		a := &o.Ways[i]
 		var err error
@@ -35,8 +36,8 @@ func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation 
 	}
 	var run [8]byte
 	rand.Read(run[:])
-	probes, control := planProbes(in, run, o.mark())
-	w, err := newWatcher(uplinks(in), newMatcher(probes))
+	probes, control := planProbes(in, links, run, o.mark())
+	w, err := newWatcher(links, newMatcher(probes))
 	if err != nil {
 		o.Watch.Problem = err.Error()
 	}
