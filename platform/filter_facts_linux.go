@@ -18,7 +18,7 @@ import (
 const (
 	maxBridges  = 64
 	maxLAN      = 64
-	maxSessions = 256
+	maxSessions = 64
 )
 
 // private are the networks that AllowLAN may mean: a stranger who runs the

@@ -125,13 +125,9 @@ func TestInboundSurvives(t *testing.T) {
 						t.Errorf("%s: visitor %d: %v", state.name, i, err)
 					}
 				}
-				// Connections from before have sockets without a mark: they
-				// wait while there is no route at all.
-				if state.cfg.Device != "" {
-					for i, v := range old {
-						if err := v.say(long); err != nil {
-							t.Errorf("%s: the connection from before, %d: %v", state.name, i, err)
-						}
+				for i, v := range old {
+					if err := v.say(long); err != nil {
+						t.Errorf("%s: the connection from before, %d: %v", state.name, i, err)
 					}
 				}
 			}

@@ -17,6 +17,7 @@ import (
 // The packet filter comes first: it is all that decides for a program that
 // chooses its own way, and it lets marked sockets out whatever the routes say.
 func plan(cfg Config, f *facts, applied []change) ([]change, []string, error) {
+	f.keepSessions(cfg, applied)
 	if err := checkConflicts(cfg, f, applied); err != nil {
 		return nil, nil, err
 	}
@@ -30,7 +31,7 @@ func plan(cfg Config, f *facts, applied []change) ([]change, []string, error) {
 	}
 	list := planSysctls(cfg, f, applied)
 	if cfg.Filter == FilterOn {
-		list = append(list, planFilter(cfg, f, applied))
+		list = append(list, planFilter(cfg, f))
 	}
 	if cfg.Device != "" {
 		list = append(list, planDevice(cfg, f, applied)...)
@@ -112,30 +113,31 @@ func planDevice(cfg Config, f *facts, applied []change) []change {
 }
 
 // planFilter compiles nothing yet: the change does (see filterSpec).
-func planFilter(cfg Config, f *facts, applied []change) change {
+func planFilter(cfg Config, f *facts) change {
 	s := filterSpec{
 		Device: cfg.Device, Mark: cfg.Mark, Mask: cfg.Mask, UID: cfg.UID,
 		RefuseInbound: cfg.RefuseInbound, ForwardBlock: cfg.ForwardBlock,
 		AllowLAN: cfg.AllowLAN, LAN: f.lan, Containers: f.inside,
 		Reserved: cfg.Reserved, Exclude: cfg.Exclude, Include: cfg.Include,
 		ExcludeUIDs: cfg.ExcludeUIDs, IncludeUIDs: cfg.IncludeUIDs,
-		Cgroup: f.cgroup, Bridges: f.bridges, Linger: cfg.Linger,
+		Cgroup: f.cgroup, Bridges: f.bridges, Sessions: f.sessions, Linger: cfg.Linger,
 	}
 	if cfg.Device != "" {
 		for _, p := range cfg.Addresses {
 			s.Addresses = append(s.Addresses, p.Addr())
 		}
 	}
-	c := &filterChange{Spec: s}
-	if old, ok := find(applied, c.String()).(*filterChange); ok {
-		c.Spec.Sessions = old.Spec.Sessions
-	} else {
-		c.Spec.Sessions = f.sessions
+	return &filterChange{Spec: s}
+}
+
+// keepSessions makes the connections from outside those that there were when the
+// filter was made: later ones are recognized by it.
+func (f *facts) keepSessions(cfg Config, applied []change) {
+	if cfg.Filter != FilterOn || cfg.RefuseInbound {
+		f.sessions = nil
+	} else if old, ok := find(applied, (&filterChange{}).String()).(*filterChange); ok {
+		f.sessions = old.Spec.Sessions
 	}
-	if cfg.RefuseInbound {
-		c.Spec.Sessions = nil
-	}
-	return c
 }
 
 func planRoutes(cfg Config, f *facts) []change {
@@ -203,7 +205,7 @@ func planRules(cfg Config, f *facts) []change {
 		list = append(list,
 			&ruleChange{Family: family, Priority: cfg.RulePriority, Mark: cfg.Mark, Mask: cfg.Mask, Table: mainTable},
 			&ruleChange{Family: family, Priority: cfg.RulePriority + 10, Mark: cfg.Mark, Mask: cfg.Mask})
-		list = append(list, planOtherRules(cfg, family)...)
+		list = append(list, planOtherRules(cfg, f, family)...)
 	}
 	for _, family := range f.families() {
 		last := ruleChange{Family: family, Priority: cfg.RulePriority + lastRule, Table: cfg.Table}
@@ -220,12 +222,18 @@ func planRules(cfg Config, f *facts) []change {
 }
 
 // planOtherRules are the rules between those for marked sockets and the last:
-// answers to what the machine forwards, and users who leave directly.
-func planOtherRules(cfg Config, family int) []change {
+// answers to what the machine forwards, connections from outside whose sockets
+// are older than the marks, and users who leave directly.
+func planOtherRules(cfg Config, f *facts, family int) []change {
 	var list []change
 	p := cfg.RulePriority
 	if cfg.Filter == FilterOn && cfg.Device != "" {
 		list = append(list, &ruleChange{Family: family, Priority: p + 12, In: cfg.Device, Table: mainTable})
+	}
+	for _, c := range f.sessions {
+		if familyOf(c.Local.Addr()) == family {
+			list = append(list, &ruleChange{Family: family, Priority: p + 11, Session: &c, Table: mainTable})
+		}
 	}
 	if len(cfg.ExcludeUIDs)+len(cfg.IncludeUIDs) == 0 {
 		return list

@@ -3,6 +3,7 @@ package platform
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -15,7 +16,7 @@ const protocol = 78
 
 // ruleChange is a routing rule: traffic with the mark, or all when Mask is 0,
 // to the table, or to "unreachable" when Table is 0. It may take only what comes
-// in by a device, goes to a network, or is of a user.
+// in by a device, goes to a network, or is of a user or a TCP connection.
 type ruleChange struct {
 	Family   int // 4 or 6
 	Priority int
@@ -25,6 +26,7 @@ type ruleChange struct {
 	In       string       `json:",omitempty"`
 	To       netip.Prefix `json:",omitzero"`
 	User     *uint32      `json:",omitempty"`
+	Session  *session     `json:",omitempty"`
 }
 
 func (r *ruleChange) String() string {
@@ -37,6 +39,9 @@ func (r *ruleChange) String() string {
 	}
 	if r.To.IsValid() {
 		s += " to " + r.To.String()
+	}
+	if c := r.Session; c != nil {
+		s += fmt.Sprintf(" from %s to %s ipproto tcp sport %d dport %d", c.Local.Addr(), c.Remote.Addr(), c.Local.Port(), c.Remote.Port())
 	}
 	if r.User != nil {
 		s += fmt.Sprintf(" uidrange %d-%d", *r.User, *r.User)
@@ -56,6 +61,9 @@ func (r *ruleChange) check() error {
 	}
 	if r.To.IsValid() && familyOf(r.To.Addr()) != r.Family {
 		return fmt.Errorf("a rule to %s for IPv%d", r.To, r.Family)
+	}
+	if c := r.Session; c != nil && (!c.Local.IsValid() || !c.Remote.IsValid() || familyOf(c.Local.Addr()) != r.Family || familyOf(c.Remote.Addr()) != r.Family) {
+		return errors.New("a rule for a connection that is none")
 	}
 	if r.In != "" {
 		if err := checkDevice(r.In); err != nil {
@@ -81,6 +89,12 @@ func (r *ruleChange) rule() *netlink.Rule {
 	n.IifName = r.In
 	if r.To.IsValid() {
 		n.Dst = ipNet(r.To)
+	}
+	if c := r.Session; c != nil {
+		n.Src, n.Dst = ipNet(single(c.Local.Addr())), ipNet(single(c.Remote.Addr()))
+		n.IPProto = unix.IPPROTO_TCP
+		n.Sport = netlink.NewRulePortRange(c.Local.Port(), c.Local.Port())
+		n.Dport = netlink.NewRulePortRange(c.Remote.Port(), c.Remote.Port())
 	}
 	if r.User != nil {
 		n.UIDRange = netlink.NewRuleUIDRange(*r.User, *r.User)
@@ -108,16 +122,32 @@ func (r *ruleChange) matches(n *netlink.Rule) bool {
 	if n.Mask != nil {
 		mask = *n.Mask
 	}
-	if (r.To.IsValid() != (n.Dst != nil)) || (r.To.IsValid() && prefixOf(n.Dst, r.Family) != r.To.Masked()) {
-		return false
+	want, rest := r.rule(), *n
+	if r.To.IsValid() || r.Session != nil {
+		if !sameNet(n.Dst, want.Dst, r.Family) || !sameNet(n.Src, want.Src, r.Family) {
+			return false
+		}
+		rest.Dst, rest.Src = nil, nil
 	}
-	if (r.User != nil) != (n.UIDRange != nil) || (r.User != nil && (n.UIDRange.Start != *r.User || n.UIDRange.End != *r.User)) {
-		return false
+	if r.User != nil {
+		if n.UIDRange == nil || *n.UIDRange != *want.UIDRange {
+			return false
+		}
+		rest.UIDRange = nil
 	}
-	rest := *n
-	rest.Dst, rest.UIDRange, rest.IifName = nil, nil, ""
+	if r.Session != nil {
+		if n.IPProto != want.IPProto || n.Sport == nil || *n.Sport != *want.Sport || n.Dport == nil || *n.Dport != *want.Dport {
+			return false
+		}
+		rest.IPProto, rest.Sport, rest.Dport = 0, nil, nil
+	}
+	rest.IifName = ""
 	return n.Priority == r.Priority && n.Protocol == protocol && n.Table == r.Table && n.IifName == r.In &&
 		n.Mark == r.Mark && mask == r.Mask && n.Goto < 0 && !narrows(&rest)
+}
+
+func sameNet(a, b *net.IPNet, family int) bool {
+	return (a != nil) == (b != nil) && prefixOf(a, family) == prefixOf(b, family)
 }
 
 // narrows reports whether a rule takes only part of the traffic, by other means
