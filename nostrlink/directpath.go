@@ -122,8 +122,9 @@ func (d *directTrack) listen(l *direct.Listener) {
 				return
 			}
 		}
-		next, err = d.carry(ctx, next, conns)
-		d.note(RelayConnecting, err)
+		if next, err = d.carry(ctx, next, conns); next == nil {
+			d.note(RelayConnecting, err)
+		}
 	}
 }
 
@@ -197,7 +198,7 @@ func (d *directTrack) watch(ctx context.Context, path *session.Path, lost <-chan
 		case err := <-lost:
 			return nil, fmt.Errorf("the connection was lost: %w", err)
 		case another := <-next:
-			return another, errNotCalled
+			return another, errors.New("the other end has made another connection")
 		case <-path.Done(): // sending has failed, or the session ended
 			return nil, errors.New("the connection was lost")
 		case <-check.C:
