@@ -119,7 +119,7 @@ func TestSlowSubscriberIsCut(t *testing.T) {
 		for n := range 20 {
 			publish(n)
 		}
-		if took := time.Since(begun); took > time.Second {
+		if took := time.Since(begun); took > time.Second/4 {
 			t.Errorf("the publisher was held back for %v", took)
 		}
 		time.Sleep(3 * time.Second)
@@ -160,7 +160,7 @@ func TestSlowSubscribersHoldNobodyUp(t *testing.T) {
 			}
 			clients[0].expect(`["EVENT","s",…`) // slow: one of what should be many
 		}
-		if took := time.Since(begun); took > time.Second {
+		if took := time.Since(begun); took > time.Second/4 {
 			t.Errorf("the others were held up for %v", took)
 		}
 		if st := s.Stats(); st.Dropped == 0 {

@@ -120,8 +120,8 @@ type fanOut struct {
 const (
 	// waitShare is the milliseconds of a second that a publisher waits at most
 	// for some of several subscribers, waitBurst how many of them at once.
-	waitShare = 25
-	waitBurst = 500
+	waitShare = 10
+	waitBurst = 100
 )
 
 // alone reports whether the publisher serves only that subscriber.

@@ -17,7 +17,7 @@ import (
 // words; its last line is its result.
 func generate(ctx context.Context, name string, args []string) error {
 	generators := map[string]func(context.Context, []string) error{
-		"publish": publish, "subscribe": subscribe, "serve": serve,
+		"khatru": serveKhatru, "publish": publish, "subscribe": subscribe, "serve": serve,
 		"download": download, "upload": upload, "hold": hold, "latency": latency, "page": page,
 	}
 	g := generators[name]

@@ -2,12 +2,19 @@
 // name, value, unit. The names are stable. Everything runs in network
 // namespaces as the real processes do, with load generators that are processes
 // of their own; only the first three figures are of the TUN and the netstack
-// alone, and the goodput figures of the session over simulated relays.
+// alone, the goodput figures of the session over simulated relays, and the relay_
+// figures of a relay on loopback.
 //
 //	tun_to_stack, stack_to_tun   an app's TCP stream to and from the netstack
 //	new_conns_per_s              small requests, a new connection each, likewise
 //	goodput_*                    a bulk stream over simulated relays (RTT 100 ms),
 //	                             as a share of what they let through
+//	relay_cpu_s_per_gb           the relay's processor seconds to forward the largest
+//	                             events of a client that has proved its key, by payload;
+//	                             _verified: of one that has not; _khatru: of that relay
+//	relay_500_clients            payload from one publisher to 500 clients of the relay
+//	relay_500_slow_ratio         the same while 5 of them read slowly or not at all, the
+//	                             others' rate by what it is without
 //	idle_rss_mb                  memory of the client, connected and idle
 //	flows_1000_rss_mb            the same with 1,000 open idle TCP flows
 //	flows_1000_exit_rss_mb       the same of the exit
@@ -58,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("binary", "./nws-vpn", "the program to measure")
-	only := flags.String("only", "", "one part: tun, goodput, raw, memory, latency, transfer, spread or page")
+	only := flags.String("only", "", "one part: tun, goodput, relay, raw, memory, latency, transfer, spread or page")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -49,8 +49,10 @@ func measure(ctx context.Context, binary, only string) (err error) {
 		return tunbench.Run(ctx, figure)
 	case "goodput":
 		return goodput(ctx)
+	case "relay":
+		return measureRelay(ctx, binary)
 	case "":
-		if err := errors.Join(tunbench.Run(ctx, figure), goodput(ctx)); err != nil {
+		if err := errors.Join(tunbench.Run(ctx, figure), goodput(ctx), measureRelay(ctx, binary)); err != nil {
 			return err
 		}
 	}
