@@ -27,6 +27,9 @@ func (c *controlled) Down(unlock bool) {
 }
 
 func (c *controlled) Lock() error {
+	if err := c.dirs.remember(record{KillSwitch: lifecycle.Lockdown}); err != nil {
+		return err
+	}
 	c.tell(event{what: lifecycle.Locked})
 	return nil
 }

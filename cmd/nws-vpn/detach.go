@@ -68,7 +68,7 @@ func isDetached() bool { return os.Getenv(detachedEnv) != "" }
 
 // reportReady tells the parent of a detached process how starting went.
 func reportReady(err error) {
-	if !isDetached() {
+	if !isDetached() || isRestarted() { // then the descriptor is something else by now
 		return
 	}
 	f := os.NewFile(readyFD, "ready")

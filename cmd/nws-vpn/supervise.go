@@ -208,9 +208,6 @@ func (s *supervisor) take(e event) {
 		s.mu.Unlock()
 		s.tasks.Go(func() { s.watchLink(e.tunnel) })
 	}
-	if e.what == lifecycle.Locked {
-		e.err = s.dirs.remember(record{KillSwitch: lifecycle.Lockdown})
-	}
 	step := s.machine.On(e.what, e.err)
 	for step.Task != lifecycle.End {
 		err := s.apply(step.Policy)
