@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,7 +117,7 @@ func TestExecAsNobody(t *testing.T) {
 		{"processes", []string{"sh", "-c", "cd /proc; set -- [0-9]*; echo $1 $#"}, "1 2"},
 		{"descriptors", []string{"sh", "-c", "ls -l /proc/self/fd | grep -cE 'socket|net/tun'; true"}, "0"},
 		{"resolver", []string{"grep", "-v", "^#", "/etc/resolv.conf"}, "nameserver 198.18.0.2\nnameserver fd6e:7773:7670::2"},
-		{"arguments", []string{"printf", "%s,", "--exit", "-x", "a b", ""}, "--exit,-x,a b,,"},
+		{"arguments", []string{"printf", "%s,", "--exit", "-h", "--help", "--", "a b", ""}, "--exit,-h,--help,--,a b,,"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tun := tun.with(t)
@@ -384,10 +383,10 @@ func TestExecPassesSignalsOn(t *testing.T) {
 	tun.ends(p, 128+15)
 }
 
-// inside returns the processes of an exec's box: process 1 first.
-func (tun *tunnel) inside(p *netlab.Process) []*os.Process {
+// inside returns descriptors of the processes in an exec's box: process 1 first.
+func (tun *tunnel) inside(p *netlab.Process) []int {
 	tun.t.Helper()
-	var list []*os.Process
+	var list []int
 	for pids := []int{p.PID()}; len(pids) > 0; pids = pids[1:] {
 		found, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
 		if err != nil {
@@ -401,11 +400,11 @@ func (tun *tunnel) inside(p *netlab.Process) []*os.Process {
 					tun.t.Fatal(err)
 				}
 				pids = append(pids, pid)
-				child, err := os.FindProcess(pid)
+				fd, err := unix.PidfdOpen(pid, 0)
 				if err != nil {
 					tun.t.Fatal(err)
 				}
-				list = append(list, child)
+				list = append(list, fd)
 			}
 		}
 	}
@@ -416,17 +415,17 @@ func (tun *tunnel) inside(p *netlab.Process) []*os.Process {
 }
 
 // gone waits until processes have ended.
-func (tun *tunnel) gone(list []*os.Process) {
+func (tun *tunnel) gone(list []int) {
 	tun.t.Helper()
-	for _, p := range list {
-		// Not a child of ours: its handle tells when it ends.
-		for p.Signal(syscall.Signal(0)) == nil {
-			if tun.ctx.Err() != nil {
-				tun.t.Fatalf("process %d goes on", p.Pid)
-			}
-			runtime.Gosched()
+	for _, fd := range list {
+		defer unix.Close(fd)
+		n, err := 0, error(unix.EINTR)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000)
 		}
-		p.Release()
+		if n != 1 || err != nil {
+			tun.t.Fatalf("a process goes on: %d, %v", n, err)
+		}
 	}
 }
 
@@ -444,7 +443,7 @@ curl -sS --max-time 20 http://%[4]s/?%[3]s 2>&1; dig +time=1 +tries=1 @%[5]s %[3
 	p := tun.startExec(netlab.CommandOptions{}, "sh", "-c", fmt.Sprintf("echo ready; read go <%s; (%s) >%s; exec tail -f /dev/null", gate, probe, result))
 	tun.awaitLine(p, "ready")
 	list := tun.inside(p)
-	if err := list[0].Signal(unix.SIGSTOP); err != nil {
+	if err := unix.PidfdSendSignal(list[0], unix.SIGSTOP, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	tun.kill(p)
@@ -455,7 +454,7 @@ curl -sS --max-time 20 http://%[4]s/?%[3]s 2>&1; dig +time=1 +tries=1 @%[5]s %[3
 	if err != nil || strings.Contains(string(got), "hello") || !strings.Contains(string(got), "curl: (7)") || !strings.Contains(string(got), "network unreachable") {
 		t.Errorf("without exec, the command got %q, %v", got, err)
 	}
-	if err := list[0].Signal(unix.SIGCONT); err != nil {
+	if err := unix.PidfdSendSignal(list[0], unix.SIGCONT, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	tun.gone(list)

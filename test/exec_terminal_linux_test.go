@@ -74,6 +74,21 @@ func TestExecIsStoppedAndGoesOn(t *testing.T) {
 	tun.ends(p, 45)
 }
 
+// Who has taken the terminal in the meantime keeps it.
+func TestExecEndsInTheBackground(t *testing.T) {
+	tun := execWorld(t)
+	// Builtins only: bash takes the terminal back itself when it has run a program.
+	p, keys := tun.atTerminal(`set -m; ` + execScript + ` sh -c 'echo ready; ` + untilGo + `'; echo stopped by $?
+bg; while [ -e /proc/$! ]; do :; done; read -r stat </proc/$$/stat; set -- ${stat##*) }; [ "$3" = "$6" ] && echo still ours`)
+	tun.awaitLine(p, "ready")
+	tun.press(keys, "\x1a")
+	tun.awaitLine(p, "stopped by 148")
+	tun.letGo()
+	tun.awaitLine(p, "still ours")
+	keys.Close()
+	tun.ends(p, 0)
+}
+
 // A shell takes the terminal for its jobs. Whoever had it before has it again.
 func TestExecGivesTheTerminalBack(t *testing.T) {
 	tun := execWorld(t)

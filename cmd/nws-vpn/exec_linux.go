@@ -49,6 +49,9 @@ func runExec(ctx context.Context, o execOptions) error {
 		return failed(statusFailed, err)
 	}
 	defer t.lower()
+	if ctx.Err() != nil {
+		return failed(statusFailed, ctx.Err())
+	}
 	return runBox(b, t)
 }
 

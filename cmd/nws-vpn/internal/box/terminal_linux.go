@@ -1,6 +1,7 @@
 package box
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 
@@ -40,16 +41,22 @@ func (t *terminal) isOurs() bool {
 }
 
 // restore gives the terminal back to who had it: a shell in the box takes it for
-// its jobs, and cannot name the group outside that it came from.
+// its jobs, and cannot name the group outside that it came from. Who has taken it
+// outside in the meantime keeps it.
 func (t *terminal) restore() {
 	if t.file == nil {
 		return
 	}
 	defer t.file.Close()
-	if t.group != unix.Getpgrp() || t.foreground() == t.group {
+	if t.group != unix.Getpgrp() || !isGone(t.foreground()) {
 		return
 	}
 	signal.Ignore(unix.SIGTTOU) // we are in the background
 	defer signal.Reset(unix.SIGTTOU)
 	_ = unix.IoctlSetPointerInt(int(t.file.Fd()), unix.TIOCSPGRP, t.group)
+}
+
+// isGone reports whether a process group has no process any more.
+func isGone(group int) bool {
+	return group > 0 && errors.Is(unix.Kill(-group, 0), unix.ESRCH)
 }
