@@ -46,7 +46,7 @@ func useGoNostr(url string) error {
 	}
 	sk := nostr.GeneratePrivateKey()
 	for _, step := range []func(ctx context.Context, publisher, subscriber *nostr.Relay, sk string) error{
-		ephemeralEvents, refusedEvents, storedEvents,
+		ephemeralEvents, refusedEvents, storedEvents, deletedEvents, poolOfRelays, authentication,
 	} {
 		if err := step(ctx, publisher, subscriber, sk); err != nil {
 			return err
@@ -132,4 +132,73 @@ func storedEvents(ctx context.Context, publisher, subscriber *nostr.Relay, sk st
 		}
 	}
 	return nil
+}
+
+func deletedEvents(ctx context.Context, publisher, subscriber *nostr.Relay, sk string) error {
+	e := nostr.Event{Kind: 1, CreatedAt: nostr.Now(), Content: "soon gone"}
+	if err := errors.Join(e.Sign(sk), publisher.Publish(ctx, e)); err != nil {
+		return err
+	}
+	count := func() (int64, error) {
+		n, _, err := subscriber.Count(ctx, nostr.Filters{{IDs: []string{e.ID}}})
+		return n, err
+	}
+	if n, err := count(); n != 1 || err != nil {
+		return fmt.Errorf("%d events counted, %v", n, err)
+	}
+	request := nostr.Event{Kind: 5, CreatedAt: nostr.Now(), Tags: nostr.Tags{{"e", e.ID}}}
+	if err := errors.Join(request.Sign(sk), publisher.Publish(ctx, request)); err != nil {
+		return err
+	}
+	if n, err := count(); n != 0 || err != nil {
+		return fmt.Errorf("%d events counted after the deletion, %v", n, err)
+	}
+	if err := publisher.Publish(ctx, e); err == nil || !strings.Contains(err.Error(), "blocked: ") {
+		return fmt.Errorf("a deleted event: %v", err)
+	}
+	return nil
+}
+
+// poolOfRelays uses go-nostr's pool, which more programs use than its client.
+func poolOfRelays(ctx context.Context, publisher, _ *nostr.Relay, sk string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pool := nostr.NewSimplePool(ctx)
+	urls := []string{publisher.URL}
+	e := nostr.Event{Kind: 30078, CreatedAt: nostr.Now(), Tags: nostr.Tags{{"d", "pool"}}, Content: "pooled"}
+	if err := e.Sign(sk); err != nil {
+		return err
+	}
+	for result := range pool.PublishMany(ctx, urls, e) {
+		if result.Error != nil {
+			return result.Error
+		}
+	}
+	if got := pool.QuerySingle(ctx, urls, nostr.Filter{Tags: nostr.TagMap{"d": {"pool"}}}); got == nil || got.ID != e.ID {
+		return fmt.Errorf("the pool found %v", got)
+	}
+	events := pool.SubscribeMany(ctx, urls, nostr.Filter{Kinds: []int{30078}, Tags: nostr.TagMap{"d": {"pool"}}})
+	select {
+	case got := <-events:
+		if got.Event == nil || got.ID != e.ID {
+			return fmt.Errorf("the pool got %v", got.Event)
+		}
+	case <-ctx.Done():
+		return errors.New("the pool got nothing")
+	}
+	return nil
+}
+
+func authentication(ctx context.Context, publisher, _ *nostr.Relay, sk string) error {
+	e := nostr.Event{Kind: 1, CreatedAt: nostr.Now(), Tags: nostr.Tags{{"-"}}, Content: "protected"}
+	if err := e.Sign(sk); err != nil {
+		return err
+	}
+	if err := publisher.Publish(ctx, e); err == nil || !strings.Contains(err.Error(), "auth-required: ") {
+		return fmt.Errorf("a protected event: %v", err)
+	}
+	if err := publisher.Auth(ctx, func(event *nostr.Event) error { return event.Sign(sk) }); err != nil {
+		return fmt.Errorf("authentication: %w", err)
+	}
+	return publisher.Publish(ctx, e)
 }
