@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 const (
@@ -41,6 +42,51 @@ func (r Range) withDefaults() (Range, error) {
 		return r, fmt.Errorf("dnsintercept: fake IPv6 range %s: want an IPv6 prefix from /%d to /%d", r.V6, minBits, maxBits6)
 	}
 	return r, nil
+}
+
+// Candidates for Range: networks that are not on the internet, the usual ones
+// first. Of the others, parts that few use.
+var (
+	candidates4 = [...]string{"198.18.0.0/15", "198.18.0.0/16", "198.19.0.0/16", "100.127.0.0/16", "172.29.0.0/16", "10.251.0.0/16"}
+	candidates6 = [...]string{"fd6e:7773:7670::/48", "fd6e:7773:7671::/48", "fd6e:7773:7672::/48", "fd6e:7773:7673::/48"}
+)
+
+// FreeRange chooses a Range that touches none of the networks in use. usual
+// reports that it is the one of the zero Range, which it is too when none of the
+// others is free: then somebody else has to give way.
+func FreeRange(used []netip.Prefix) (r Range, usual bool) {
+	r = Range{V4: freeOf(candidates4[:], used), V6: freeOf(candidates6[:], used)}
+	zero, _ := Range{}.withDefaults()
+	return r, r == zero
+}
+
+func freeOf(candidates []string, used []netip.Prefix) netip.Prefix {
+	for _, text := range candidates {
+		p := netip.MustParsePrefix(text)
+		if !slices.ContainsFunc(used, p.Overlaps) {
+			return p
+		}
+	}
+	return netip.MustParsePrefix(candidates[0])
+}
+
+// Device returns the addresses of the device itself, one of each family.
+func (r Range) Device() []netip.Prefix {
+	r, _ = r.withDefaults()
+	v4, v6 := r.V4.Addr().Next(), r.V6.Addr().Next()
+	return []netip.Prefix{netip.PrefixFrom(v4, 32), netip.PrefixFrom(v6, 128)}
+}
+
+// Servers returns the addresses of the DNS server behind the device.
+func (r Range) Servers() []netip.Addr {
+	r, _ = r.withDefaults()
+	return []netip.Addr{r.V4.Addr().Next().Next(), r.V6.Addr().Next().Next()}
+}
+
+// Networks returns both prefixes.
+func (r Range) Networks() []netip.Prefix {
+	r, _ = r.withDefaults()
+	return []netip.Prefix{r.V4, r.V6}
 }
 
 // contains reports whether addr is in the range, the device's part included.

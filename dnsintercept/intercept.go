@@ -7,11 +7,16 @@ import (
 	"github.com/nws-vpn/nws-vpn/netstack"
 )
 
-// dnsPort is where queries go, to whatever server.
-const dnsPort = 53
+// Ports where queries go, to whatever server: in the clear, and to a server that
+// the program trusts.
+const (
+	dnsPort = 53
+	tlsPort = 853
+)
 
 // Handler takes the flows to port 53, and pings of the DNS server behind the
-// device, and leaves all others to next.
+// device, and leaves all others to next; flows to port 853 too, unless these are
+// to be refused.
 func (i *Interceptor) Handler(next netstack.Handler) netstack.Handler {
 	return &handler{i, next}
 }
@@ -38,7 +43,11 @@ type handler struct {
 }
 
 func (h *handler) HandleTCP(ctx context.Context, req *netstack.TCPRequest) {
-	if req.Destination().Port() != dnsPort {
+	switch port := req.Destination().Port(); {
+	case port == tlsPort && h.i.noTLS:
+		req.Reject(syscall.ECONNREFUSED)
+		return
+	case port != dnsPort:
 		h.next.HandleTCP(ctx, req)
 		return
 	}
@@ -57,7 +66,11 @@ func (h *handler) HandleTCP(ctx context.Context, req *netstack.TCPRequest) {
 }
 
 func (h *handler) HandleUDP(ctx context.Context, conn *netstack.UDPConn) {
-	if conn.Destination().Port() != dnsPort {
+	switch port := conn.Destination().Port(); {
+	case port == tlsPort && h.i.noTLS:
+		conn.Reject(syscall.ECONNREFUSED)
+		return
+	case port != dnsPort:
 		h.next.HandleUDP(ctx, conn)
 		return
 	}

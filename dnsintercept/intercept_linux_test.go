@@ -200,3 +200,52 @@ func TestOnAMachineTheServerAnswersPings(t *testing.T) {
 		}
 	}
 }
+
+func TestOnAMachineDNSOverTLS(t *testing.T) {
+	for refuse, want := range map[bool]error{false: nil, true: syscall.ECONNREFUSED} {
+		host := machine(t, newInterceptor(t, upstreamFunc(echo), Options{RefuseTLS: refuse}))
+		if _, err := dial(t, host, "tcp", "9.9.9.9:853"); !errors.Is(err, want) {
+			t.Errorf("refused %v: TCP to port 853: %v", refuse, err)
+		}
+		conn, err := dial(t, host, "udp", "9.9.9.9:853")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		n, err := conn.Read(b)
+		if !errors.Is(err, want) || want == nil && string(b[:n]) != "udp 9.9.9.9:853" {
+			t.Errorf("refused %v: UDP to port 853: %q, %v", refuse, b[:n], err)
+		}
+	}
+}
+
+// TestOnAMachineSearchDomains has libc look for a name in two domains.
+func TestOnAMachineSearchDomains(t *testing.T) {
+	getent, err := exec.LookPath("getent")
+	if err != nil {
+		t.Skip("needs the program getent")
+	}
+	host := machine(t, newInterceptor(t, upstreamFunc(func(_ context.Context, query []byte) ([]byte, error) {
+		q, err := parseQuery(query)
+		if err != nil {
+			return nil, err
+		}
+		if q.host == "printer.corp.lan" && q.kind == dnsmessage.TypeA {
+			return q.reply(dnsmessage.RCodeSuccess, &record{dnsmessage.TypeA, []byte{10, 1, 2, 3}}, headerLen, 5), nil
+		}
+		return q.reply(dnsmessage.RCodeNameError, nil, headerLen, 5), nil
+	}), Options{}))
+	err = host.WriteFile("/etc/resolv.conf", []byte("search foo corp.lan\nnameserver 198.18.0.2\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"printer": "10.1.2.3", "blog.nostr": "198.1", "unknown.nostr": ""} {
+		result, err := host.Run(t.Context(), netlab.CommandOptions{}, getent, "-s", "hosts:dns", "ahostsv4", name)
+		if err != nil || !strings.HasPrefix(result.Output, want) || want == "" && result.Output != "" {
+			t.Errorf("%s: %q, %v", name, result.Output, err)
+		}
+	}
+}

@@ -57,7 +57,10 @@ type Options struct {
 	Timeout time.Duration // for the upstream's answer to one query; 4 s if zero
 	Queries int           // at the upstream at a time; 512 if zero
 	Flows   int           // UDP flows at a time; 4096 if zero
-	Log     *slog.Logger
+	// RefuseTLS refuses DNS over TLS and over QUIC (port 853, RFC 7858 and 9250),
+	// so that programs fall back to what is answered here.
+	RefuseTLS bool
+	Log       *slog.Logger
 }
 
 // Stats counts queries since the start.
@@ -79,6 +82,7 @@ type Interceptor struct {
 	ttl      uint32 // seconds
 	timeout  time.Duration
 	log      *slog.Logger
+	noTLS    bool
 
 	queries chan struct{} // a token for each query at the upstream
 	streams chan struct{} // for each TCP connection
@@ -102,6 +106,7 @@ func New(upstream Upstream, pool *Pool, opts Options) *Interceptor {
 		names:    opts.Names,
 		ttl:      uint32(min(max(ttl, minTTL), maxTTL) / time.Second),
 		timeout:  opts.Timeout,
+		noTLS:    opts.RefuseTLS,
 		log:      logger(opts.Log),
 		queries:  make(chan struct{}, positive(opts.Queries, defaultQueries)),
 		streams:  make(chan struct{}, maxStreams),

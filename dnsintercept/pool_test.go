@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -178,6 +179,43 @@ func TestPoolUnknownAddresses(t *testing.T) {
 	}
 	if p.Contains(netip.Addr{}) {
 		t.Error("the range contains no address at all")
+	}
+}
+
+func TestFreeRange(t *testing.T) {
+	for _, tt := range []struct {
+		used   string
+		v4, v6 string
+		usual  bool
+	}{
+		{"", "198.18.0.0/15", "fd6e:7773:7670::/48", true},
+		{"10.0.0.0/8 192.168.1.0/24 2001:db8::/32 fd00::/16", "198.18.0.0/15", "fd6e:7773:7670::/48", true},
+		{"198.18.0.0/24", "198.19.0.0/16", "fd6e:7773:7670::/48", false},
+		{"198.19.7.7/32", "198.18.0.0/16", "fd6e:7773:7670::/48", false},
+		{"198.18.0.0/15 100.64.0.0/10", "172.29.0.0/16", "fd6e:7773:7670::/48", false},
+		{"fd6e:7773:7670:1::/64 fd6e:7773:7671::1/128", "198.18.0.0/15", "fd6e:7773:7672::/48", false},
+		{"198.0.0.0/8 100.64.0.0/10 172.16.0.0/12 10.0.0.0/8 fd00::/8", "198.18.0.0/15", "fd6e:7773:7670::/48", true},
+	} {
+		var used []netip.Prefix
+		for text := range strings.FieldsSeq(tt.used) {
+			used = append(used, netip.MustParsePrefix(text))
+		}
+		r, usual := FreeRange(used)
+		if r.V4.String() != tt.v4 || r.V6.String() != tt.v6 || usual != tt.usual {
+			t.Errorf("beside %q: %v, %v", tt.used, r, usual)
+		}
+		p, err := NewPool([32]byte{}, PoolOptions{Range: r})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, n := range r.Networks() {
+			if !n.Contains(r.Device()[i].Addr()) || !r.isServer(r.Servers()[i]) || p.Range() != r {
+				t.Errorf("%v has the device %v and the servers %v", r, r.Device(), r.Servers())
+			}
+		}
+	}
+	if r := (Range{}); r.Servers()[0].String() != "198.18.0.2" || r.Device()[1].String() != "fd6e:7773:7670::1/128" {
+		t.Errorf("the zero range has the device %v and the servers %v", r.Device(), r.Servers())
 	}
 }
 

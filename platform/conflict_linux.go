@@ -71,10 +71,6 @@ func checkOverlap(cfg Config, f *facts) error {
 	}
 	for _, p := range cfg.Addresses {
 		addr, family := p.Addr(), familyOf(p.Addr())
-		least := 8
-		if family == 6 {
-			least = 7
-		}
 		for _, a := range f.addrs[family] {
 			if own := prefixOf(a.IPNet, family); own.Addr() == addr && a.LinkIndex != f.link.Index {
 				return &OverlapError{Address: addr, Network: own, Interface: f.names[a.LinkIndex]}
@@ -84,12 +80,21 @@ func checkOverlap(cfg Config, f *facts) error {
 			if r.Type != unix.RTN_UNICAST || r.Table == cfg.Table || (r.LinkIndex == f.link.Index && len(r.MultiPath) == 0) {
 				continue
 			}
-			if net := prefixOf(r.Dst, family); net.Bits() >= least && net.Contains(addr) {
+			if net := prefixOf(r.Dst, family); net.Bits() >= leastBits(family) && net.Contains(addr) {
 				return &OverlapError{Address: addr, Network: net, Interface: routeDevice(&r, f)}
 			}
 		}
 	}
 	return nil
+}
+
+// leastBits is how long the prefix of a network is at least that addresses must
+// not be taken from.
+func leastBits(family int) int {
+	if family == 6 {
+		return 7
+	}
+	return 8
 }
 
 func routeDevice(r *netlink.Route, f *facts) string {

@@ -149,7 +149,7 @@ func TestDNSManagers(t *testing.T) {
 			c, err := open(dir, testLog(t), testEnv(nil))
 			must(t, err)
 			must(t, c.Set(testConfig()))
-			if got := managerOf(c.applied); got != m.want || len(c.notes) > 0 {
+			if got, _ := managerOf(c.applied); got != m.want || len(c.notes) > 0 {
 				t.Errorf("the manager is %q, want %q; notes %q", got, m.want, c.notes)
 			}
 			checkUp(t)
@@ -251,7 +251,7 @@ func TestDNSServiceThatHangs(t *testing.T) {
 	c, err := open(stateDir(t), testLog(t), e)
 	must(t, err)
 	must(t, c.Set(testConfig()))
-	if got := managerOf(c.applied); got != DNSFile {
+	if got, _ := managerOf(c.applied); got != DNSFile {
 		t.Errorf("the manager is %q", got)
 	}
 	must(t, c.Close())
@@ -276,7 +276,7 @@ func TestDNSServiceElsewhere(t *testing.T) {
 	c, err := open(stateDir(t), testLog(t), testEnv(nil))
 	must(t, err)
 	must(t, c.Set(testConfig()))
-	if got := managerOf(c.applied); got != DNSFile {
+	if got, _ := managerOf(c.applied); got != DNSFile {
 		t.Errorf("the manager is %q", got)
 	}
 	if b, err := os.ReadFile("/run/resolved.links"); err == nil {
@@ -287,7 +287,7 @@ func TestDNSServiceElsewhere(t *testing.T) {
 	stop()
 	startService(t, "resolved")
 	must(t, c.Set(testConfig()))
-	if got := managerOf(c.applied); got != DNSResolved {
+	if got, _ := managerOf(c.applied); got != DNSResolved {
 		t.Errorf("after systemd-resolved came back, the manager is %q", got)
 	}
 	checkUp(t)
@@ -358,6 +358,16 @@ func TestNMChangedByOthers(t *testing.T) {
 	}
 }
 
+// newKeeper is a Keep that looks when the test says so.
+func newKeeper(c *configurator, told *[]string) *keeper {
+	report := func(s string) {
+		if told != nil {
+			*told = append(*told, s)
+		}
+	}
+	return &keeper{c: c, report: report, fights: make(map[string]*fight), told: make(map[string]bool)}
+}
+
 // TestKeepNames has the tunnel's servers taken away, once and again and again.
 func TestKeepNames(t *testing.T) {
 	for _, m := range managers {
@@ -369,7 +379,7 @@ func TestKeepNames(t *testing.T) {
 			must(t, err)
 			must(t, c.Set(testConfig()))
 			var told []string
-			k := &keeper{c: c, report: func(s string) { told = append(told, s) }, fights: make(map[string]*fight), told: make(map[string]bool)}
+			k := newKeeper(c, &told)
 			now := time.Now()
 			must(t, k.look(now))
 			if len(told) > 0 {
@@ -415,6 +425,8 @@ func TestKeepAgainstADHCPClient(t *testing.T) {
 	must(t, os.Rename("/etc/resolv.conf.dhcp", "/etc/resolv.conf"))
 	k.await(t, "resolver's file")
 	k.end(t)
+	// It may have been about to be put back when it was written.
+	must(t, newKeeper(c, nil).look(time.Now()))
 	checkUp(t)
 	uplink(t, c, "[203.0.113.53]")
 	must(t, c.Close())
@@ -444,4 +456,27 @@ func TestFileWrittenInBetween(t *testing.T) {
 	if b, err := os.ReadFile("/etc/resolv.conf"); string(b) != theirs {
 		t.Errorf("after down, the file is %q, %v", b, err)
 	}
+}
+
+// TestNetworks lists what is in the way of the tunnel's addresses, and not what
+// the tunnel made.
+func TestNetworks(t *testing.T) {
+	enterNamespaces(t)
+	addRoute(t, "198.18.7.0/24", "192.0.2.1")
+	addRoute(t, "128.0.0.0/1", "192.0.2.1")
+	openTUN(t, "nws0")
+	c, err := New(stateDir(t), Options{Log: testLog(t)})
+	must(t, err)
+	must(t, c.Set(testConfig()))
+	list, err := Networks("nws0")
+	must(t, err)
+	for text, want := range map[string]bool{
+		"192.0.2.0/24": true, "2001:db8::/64": true, "198.18.7.0/24": true,
+		"128.0.0.0/1": false, "0.0.0.0/0": false, "198.18.0.1/32": false, "fd6e:7773:7670::1/128": false,
+	} {
+		if got := slices.Contains(list, netip.MustParsePrefix(text)); got != want {
+			t.Errorf("%s among %v: %v", text, list, got)
+		}
+	}
+	must(t, c.Close())
 }

@@ -283,19 +283,20 @@ func outlivesBoot(ch change) bool {
 	return false
 }
 
-// managerOf tells who was told of the tunnel's name servers by the changes.
-func managerOf(applied []change) string {
+// managerOf tells who was told of the tunnel's name servers by the changes, and
+// of which.
+func managerOf(applied []change) (manager string, servers []netip.Addr) {
 	for _, ch := range applied {
-		switch ch.(type) {
+		switch ch := ch.(type) {
 		case *resolvChange:
-			return DNSFile
+			return DNSFile, parseResolvConf(ch.Content)
 		case *resolvedChange:
-			return DNSResolved
+			return DNSResolved, ch.Servers
 		case *nmChange:
-			return DNSNetworkManager
+			return DNSNetworkManager, ch.Servers
 		case *resolvconfChange:
-			return DNSResolvconf
+			return DNSResolvconf, ch.Servers
 		}
 	}
-	return ""
+	return "", nil
 }

@@ -82,6 +82,8 @@ type ResolverState struct {
 	// Manager is who was told of the tunnel's name servers, as DNSResolved and
 	// so on; "" if nobody was.
 	Manager string `json:"manager,omitempty"`
+	// Tunnel are these servers.
+	Tunnel []netip.Addr `json:"tunnel,omitempty"`
 	// Uplink are the servers that the machine would ask without us, as far as
 	// that can be known.
 	Uplink []netip.Addr `json:"uplink,omitempty"`

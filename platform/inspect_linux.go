@@ -153,7 +153,7 @@ func (in *Inspection) readResolver(stateDir string) {
 	in.Resolver.Ours = strings.HasPrefix(string(text), resolvHeader)
 	in.Resolver.Servers = parseResolvConf(text)
 	in.Resolver.Uplink = uplinkServers(e, applied)
-	in.Resolver.Manager = managerOf(applied)
+	in.Resolver.Manager, in.Resolver.Tunnel = managerOf(applied)
 }
 
 // journaled returns what the tunnel of a state directory has changed, none if

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"syscall"
 )
@@ -26,6 +27,9 @@ func Unlock(stateDir string, log *slog.Logger) error { return errNotSupported() 
 
 // Preview fails: this operating system is not supported yet.
 func Preview(cfg Config) (changes, notes []string, err error) { return nil, nil, errNotSupported() }
+
+// Networks fails: this operating system is not supported yet.
+func Networks(device string) ([]netip.Prefix, error) { return nil, errNotSupported() }
 
 // Control fails every socket: this operating system is not supported yet, and a
 // socket that does not bypass the tunnel would carry the tunnel into itself.

@@ -58,6 +58,9 @@ func runLeaktest(ctx context.Context, out, notes io.Writer, file string, dirs st
 	}
 	s.State, s.Problem, err = tunnelState(ctx, dirs.run())
 	in := platform.Inspect(dirs.lasting())
+	if len(in.Resolver.Tunnel) > 0 {
+		s.DNS = in.Resolver.Tunnel
+	}
 	if errors.Is(err, control.ErrNotRunning) {
 		if !slices.ContainsFunc(in.Rules, func(r platform.RuleState) bool { return r.Ours }) {
 			fmt.Fprintln(notes, "nws-vpn: no tunnel is up, so there is nothing to test: run `nws-vpn up` first")

@@ -65,7 +65,7 @@ func lockMachine(cfg *config.Config, dirs stateDirs) (err error) {
 		return err
 	}
 	_, before := dirs.recall()
-	machine := lifecycle.New(lifecycle.Lockdown, machineConfig(&cfg.Up), lifecycle.Options{})
+	machine := lifecycle.New(lifecycle.Lockdown, machineConfig(&cfg.Up, freeRange(&cfg.Up, log)), lifecycle.Options{})
 	err = dirs.remember(record{KillSwitch: lifecycle.Lockdown})
 	if err == nil {
 		err = p.Set(machine.On(lifecycle.DownRequested, nil).Policy)

@@ -51,6 +51,7 @@ type supervisor struct {
 	inForce  bool            // and is, as far as we know
 	keeping  context.CancelFunc
 	kept     sync.WaitGroup
+	fakes    dnsintercept.Range
 	pool     *dnsintercept.Pool
 	sites    netstack.Dialer
 	opened   time.Time     // when the device was last opened
@@ -97,7 +98,8 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 	if s.found && left.KillSwitch == lifecycle.Lockdown {
 		killSwitch = lifecycle.Lockdown
 	}
-	s.machine = lifecycle.New(killSwitch, machineConfig(&cfg.Up), lifecycle.Options{Closed: s.found, Persist: s.persist})
+	s.fakes = freeRange(&cfg.Up, log)
+	s.machine = lifecycle.New(killSwitch, machineConfig(&cfg.Up, s.fakes), lifecycle.Options{Closed: s.found, Persist: s.persist})
 	if err := dirs.remember(record{KillSwitch: killSwitch}); err != nil {
 		return nil, errors.Join(err, s.abandon())
 	}

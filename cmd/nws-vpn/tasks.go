@@ -81,7 +81,7 @@ func (s *supervisor) openNames(t *tunnel) (err error) {
 	if s.sites, err = t.presentSites(t.router, s.relays, s.book, s.cfg, s.dirs, s.log); err != nil {
 		return err
 	}
-	s.pool, err = t.openPool(s.dirs, s.log)
+	s.pool, err = t.openPool(s.dirs, s.fakes, s.log)
 	return err
 }
 

@@ -141,13 +141,13 @@ func (t *tunnel) route(link *nostrlink.Link, relays []string, opts nostrlink.Lin
 }
 
 // openPool opens the fake addresses and what is remembered of them.
-func (t *tunnel) openPool(dirs stateDirs, log *slog.Logger) (*dnsintercept.Pool, error) {
+func (t *tunnel) openPool(dirs stateDirs, fakes dnsintercept.Range, log *slog.Logger) (*dnsintercept.Pool, error) {
 	store, err := dnsintercept.OpenFileStore(filepath.Join(dirs.lasting(), "names"))
 	if err != nil {
 		return nil, err
 	}
 	t.defers(store.Close)
-	return dnsintercept.NewPool(store.Key(), dnsintercept.PoolOptions{Store: store, Log: log})
+	return dnsintercept.NewPool(store.Key(), dnsintercept.PoolOptions{Range: fakes, Store: store, Log: log})
 }
 
 // startStack serves the flows of dev, which it owns from now on, through sites,
@@ -157,7 +157,7 @@ func (t *tunnel) startStack(dev tun.Device, pool *dnsintercept.Pool, sites netst
 		return t.router.DialContext(ctx, "dns", "")
 	})
 	t.defers(upstream.Close)
-	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, Log: log})
+	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, RefuseTLS: !cfg.Up.DNSOverTLS, Log: log})
 	if err := t.serveDevice(dev, sites, cfg, log); err != nil {
 		return err
 	}

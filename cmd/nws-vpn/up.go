@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,7 +129,7 @@ func (o *upOptions) override(up *config.Up) error {
 
 // previewUp prints what up would do to this machine.
 func previewUp(out io.Writer, cfg *config.Config) error {
-	machine := lifecycle.New(lifecycle.KillSwitch(cfg.Up.KillSwitch), machineConfig(&cfg.Up), lifecycle.Options{})
+	machine := lifecycle.New(lifecycle.KillSwitch(cfg.Up.KillSwitch), machineConfig(&cfg.Up, freeRange(&cfg.Up, slog.New(slog.DiscardHandler))), lifecycle.Options{})
 	var through platform.Config
 	for _, e := range []lifecycle.Event{lifecycle.UpRequested, lifecycle.ExitReached, lifecycle.DeviceReady} {
 		through = machine.On(e, nil).Policy

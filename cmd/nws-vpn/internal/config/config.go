@@ -86,6 +86,9 @@ type Up struct {
 	DNS bool `toml:"dns"`
 	// DNSManager says who is told of it: see platform.DNSAuto.
 	DNSManager string `toml:"dns_manager"`
+	// DNSOverTLS lets programs ask servers of their own for names, encrypted
+	// (port 853), through the tunnel.
+	DNSOverTLS bool `toml:"dns_over_tls"`
 	// KillSwitch is what keeps traffic from leaving outside the tunnel: one of
 	// KillSwitches.
 	KillSwitch string `toml:"kill_switch"`
@@ -260,6 +263,7 @@ func Default() *Config {
 			Table:       platform.DefaultTable,
 			DNS:         true,
 			DNSManager:  platform.DNSAuto,
+			DNSOverTLS:  true,
 			KillSwitch:  "on",
 			Inbound:     true,
 			Forward:     ForwardTunnel,
