@@ -199,6 +199,7 @@ func (s *filterSpec) outputRules() []filterRule {
 	rules = append(rules, s.kernelRules()...)
 	rules = append(rules, linkRules()...)
 	rules = append(rules, towards(s.Containers)...)
+	rules = append(rules, s.lanNameRules("refuse")...)
 	rules = append(rules, towards(s.LAN)...)
 	if s.AllowLAN {
 		rules = append(rules, multicastRules()...)
@@ -249,6 +250,20 @@ func towards(list []onLink) []filterRule {
 	var rules []filterRule
 	for _, l := range list {
 		rules = append(rules, line(oif(l.Device), to(l.Prefix), accept))
+	}
+	return rules
+}
+
+// lanNameRules keep questions for names from resolvers on the link, which are
+// the network's own: its neighbours may be reached, but not told where one goes.
+func (s *filterSpec) lanNameRules(refuse string) []filterRule {
+	var rules []filterRule
+	for _, l := range s.LAN {
+		for _, protocol := range []term{isUDP, isTCP} {
+			for _, port := range []uint16{53, 853} {
+				rules = append(rules, line(oif(l.Device), address("daddr", l.Prefix), protocol, toPort(port), jump(refuse)))
+			}
+		}
 	}
 	return rules
 }
@@ -314,6 +329,7 @@ func (s *filterSpec) forwardRules() []filterRule {
 	for _, p := range s.Reserved {
 		rules = append(rules, line(to(p), jump("answer")))
 	}
+	rules = append(rules, s.lanNameRules("answer")...)
 	rules = append(rules, towards(s.LAN)...)
 	for _, l := range s.LAN {
 		rules = append(rules, line(iif(l.Device), from(l.Prefix), reply, accept))

@@ -267,10 +267,10 @@ func TestKeepFollowsTheNetwork(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	if got := w.of(t, to4("10.7.0.1:53")); got != onWire {
+	if got := w.of(t, to4("10.7.0.1:9")); got != onWire {
 		t.Errorf("the new network: %s", got)
 	}
-	if got := w.of(t, to4("10.9.0.1:53")); got != inTunnel {
+	if got := w.of(t, to4("10.9.0.1:9")); got != inTunnel {
 		t.Errorf("the old network: %s", got)
 	}
 	k.end(t)

@@ -82,10 +82,10 @@ func TestLocalNetwork(t *testing.T) {
 	secondNetwork(t, far, "fd09::2/64", "fd09::1/64")
 	wire := newSniffer(t, far)
 	w := &ways{wire: wire, tun: openTUN(t, "nws0")}
-	for _, dst := range []string{"10.9.0.1:53", "192.0.2.1:53"} {
+	for _, dst := range []string{"10.9.0.1:9", "192.0.2.1:53"} {
 		must(t, to4(dst)("warm"))
 	}
-	must(t, to6("[fd09::1]:53")("warm"))
+	must(t, to6("[fd09::1]:9")("warm"))
 	wire.frames(t)
 	c, err := New(stateDir(t), Options{Log: testLog(t)})
 	must(t, err)
@@ -96,14 +96,18 @@ func TestLocalNetwork(t *testing.T) {
 			send func(string) error
 			lan  way
 		}{
-			{"private, on the link", to4("10.9.0.1:53"), onWire},
-			{"private, on the link, IPv6", to6("[fd09::1]:53"), onWire},
-			{"private, behind a gateway", to4("10.10.0.1:53"), inTunnel},
-			{"private, behind a gateway, IPv6", to6("[fd10::1]:53"), inTunnel},
-			{"public, on the link", to4("192.0.2.1:53"), inTunnel},
-			{"public", to4("203.0.113.9:53"), inTunnel},
+			{"private, on the link", to4("10.9.0.1:9"), onWire},
+			{"private, on the link, IPv6", to6("[fd09::1]:9"), onWire},
+			{"private, behind a gateway", to4("10.10.0.1:9"), inTunnel},
+			{"private, behind a gateway, IPv6", to6("[fd10::1]:9"), inTunnel},
+			{"public, on the link", to4("192.0.2.1:9"), inTunnel},
+			{"public", to4("203.0.113.9:9"), inTunnel},
 		} {
-			for lan, want := range map[bool]way{false: inTunnel, true: tc.lan} {
+			for _, lan := range []bool{false, true} {
+				want := inTunnel
+				if lan {
+					want = tc.lan
+				}
 				cfg := testConfig()
 				cfg.Filter, cfg.AllowLAN = filter, lan
 				must(t, c.Set(cfg))
@@ -111,6 +115,12 @@ func TestLocalNetwork(t *testing.T) {
 					t.Errorf("filter %v, %s, allowed %v: %s", filter, tc.name, lan, got)
 				}
 			}
+		}
+	}
+	// The filter and the permission are still on: names are not for neighbours.
+	for _, send := range []func(string) error{to4("10.9.0.1:53"), to6("[fd09::1]:53"), to4("10.9.0.1:853")} {
+		if got := w.of(t, send); got != nowhere {
+			t.Errorf("a question to a resolver on the link: %s", got)
 		}
 	}
 }
