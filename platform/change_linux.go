@@ -42,6 +42,51 @@ type env struct {
 	// step is called before and after everything that changes the machine or
 	// the journal. An error stands for the failure of what comes next.
 	step func(point string) error
+	// read, if any, is what was read before (see atOnce).
+	read *listings
+}
+
+// listings are what was read of the kernel's tables, by family and table.
+type listings struct {
+	routes map[[2]int][]netlink.Route
+	rules  map[int][]netlink.Rule
+}
+
+// atOnce returns an env that reads each of the kernel's tables once: for looking
+// at many changes without making any.
+func (e *env) atOnce() *env {
+	once := *e
+	once.read = &listings{routes: make(map[[2]int][]netlink.Route), rules: make(map[int][]netlink.Rule)}
+	return &once
+}
+
+func (e *env) listRoutes(family, table int) ([]netlink.Route, error) {
+	if e == nil || e.read == nil {
+		return listRoutes(family, table)
+	}
+	key := [2]int{family, table}
+	if routes, ok := e.read.routes[key]; ok {
+		return routes, nil
+	}
+	routes, err := listRoutes(family, table)
+	if err == nil {
+		e.read.routes[key] = routes
+	}
+	return routes, err
+}
+
+func (e *env) listRules(family int) ([]netlink.Rule, error) {
+	if e == nil || e.read == nil {
+		return listRules(family)
+	}
+	if rules, ok := e.read.rules[family]; ok {
+		return rules, nil
+	}
+	rules, err := listRules(family)
+	if err == nil {
+		e.read.rules[family] = rules
+	}
+	return rules, err
 }
 
 func machineEnv() *env {

@@ -118,12 +118,13 @@ func (k *keeper) putBack(now time.Time) (lines []string, err error) {
 		return append(lines, k.once(err.Error())...), nil
 	}
 	var lost []change
+	e := c.env.atOnce()
 	for _, ch := range wanted {
 		old := find(c.applied, ch.String())
 		if old == nil {
 			continue
 		}
-		if ok, err := old.inForce(c.env); err == nil && !ok {
+		if ok, err := old.inForce(e); err == nil && !ok {
 			lost = append(lost, ch)
 		}
 	}

@@ -149,7 +149,11 @@ func TestKillAtEveryStep(t *testing.T) {
 					continue
 				}
 				dir := stateDir(t)
-				for _, how := range []func(*testing.T, string){cleanUpTwice, takeOver} {
+				ways := []func(*testing.T, string){cleanUpTwice, takeOver}
+				if at%2 == 1 {
+					ways = ways[:1]
+				}
+				for _, how := range ways {
 					runVictim(t, dir, at+1)
 					how(t, dir)
 					if d := diff(before, snapshot(t)); d != "" {

@@ -20,6 +20,10 @@
 //	table T    default dev <TUN>
 //	           unreachable default metric 4294967295     the guard route
 //
+// Between the second and the third there may be rules to main for connections
+// from outside that are older than the tunnel (5611), for answers to what the
+// machine forwards (5612) and for users who leave directly (5615).
+//
 // Table T comes before main, so no route that somebody puts into main (a DHCP
 // server by option 121, a router advertisement, another program) pulls traffic
 // out of the tunnel. A family without an address in Config has only the guard

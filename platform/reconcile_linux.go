@@ -139,8 +139,9 @@ func (c *configurator) verify(done []change) error {
 	if err := c.env.step("before verifying"); err != nil {
 		return err
 	}
+	e := c.env.atOnce()
 	for _, ch := range done {
-		ok, err := ch.inForce(c.env)
+		ok, err := ch.inForce(e)
 		if err == nil && !ok {
 			err = errChangedBack
 		}

@@ -87,8 +87,8 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func (r *routeChange) inForce(*env) (bool, error) {
-	routes, err := listRoutes(r.Family, r.Table)
+func (r *routeChange) inForce(e *env) (bool, error) {
+	routes, err := e.listRoutes(r.Family, r.Table)
 	if err != nil {
 		return false, err
 	}

@@ -102,8 +102,8 @@ func (r *ruleChange) rule() *netlink.Rule {
 	return n
 }
 
-func (r *ruleChange) inForce(*env) (bool, error) {
-	rules, err := listRules(r.Family)
+func (r *ruleChange) inForce(e *env) (bool, error) {
+	rules, err := e.listRules(r.Family)
 	if err != nil {
 		return false, err
 	}
