@@ -332,7 +332,7 @@ func TestGreetingMakesNobodyDial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	event, id, err := g.event(time.Now())
+	event, id, err := g.event(t.Context(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,13 @@
 package nostrlink
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -67,14 +69,16 @@ func (t *transcript) derive(local envelope.SecretKey, peer wire.PublicKey, ident
 // wishes are what an entry tells the exit about itself.
 type wishes struct {
 	agent     string
-	relays    []string // it can use, as relayURL writes them
-	spread    Spread   // of what the exit sends
-	duplicate bool     // small packets of the exit
-	direct    []string // addresses where we wait for a connection of the exit
+	relays    []string            // it can use, as relayURL writes them
+	spread    Spread              // of what the exit sends
+	duplicate bool                // small packets of the exit
+	direct    []string            // addresses where we wait for a connection of the exit
+	identity  *envelope.SecretKey // to be proven, or nil
+	token     string
 }
 
-// greeting is the entry's half of a handshake with one exit. It has no I/O and
-// does not change.
+// greeting is the entry's half of a handshake with one exit. It has no I/O, and
+// nothing of it changes but work.
 type greeting struct {
 	wishes
 	exit    envelope.PublicKey
@@ -82,6 +86,9 @@ type greeting struct {
 	session envelope.SecretKey
 	nonce   wire.Nonce
 	key     envelope.ConversationKey // hello key × exit identity
+
+	work  atomic.Int32  // that the exit has asked for
+	again chan struct{} // told when that grows
 }
 
 func newGreeting(exit envelope.PublicKey, w wishes) (*greeting, error) {
@@ -97,15 +104,16 @@ func newGreeting(exit envelope.PublicKey, w wishes) (*greeting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exit key %s: %w", exit.NPub(), err)
 	}
-	g := &greeting{wishes: w, exit: exit, hello: hello, session: session, key: key}
+	g := &greeting{wishes: w, exit: exit, hello: hello, session: session, key: key, again: make(chan struct{}, 1)}
 	rand.Read(g.nonce[:])
 	return g, nil
 }
 
 // event returns a HELLO, signed and sealed for the exit. Every call makes a
-// new event of the same greeting, so that a lost one can be sent again.
-func (g *greeting) event(now time.Time) (event []byte, id [32]byte, err error) {
-	plain, err := wire.AppendMessage(nil, &wire.Message{Type: wire.TypeHello, Hello: &wire.Hello{
+// new event of the same greeting, so that a lost one can be sent again. It takes
+// long if the exit asks for work; then ctx ends it.
+func (g *greeting) event(ctx context.Context, now time.Time) (event []byte, id [32]byte, err error) {
+	hello := &wire.Hello{
 		Versions:     []int{wire.Version},
 		Nonce:        g.nonce,
 		Time:         now.Unix(),
@@ -118,11 +126,33 @@ func (g *greeting) event(now time.Time) (event []byte, id [32]byte, err error) {
 		Spread:       spreadWord(g.spread),
 		Duplicate:    g.duplicate,
 		Direct:       g.direct,
-	}})
+		Token:        g.token,
+	}
+	if g.identity != nil {
+		if hello.Identity, err = g.prove(*g.identity, now); err != nil {
+			return nil, id, err
+		}
+	}
+	plain, err := wire.AppendMessage(nil, &wire.Message{Type: wire.TypeHello, Hello: hello})
 	if err != nil {
 		return nil, id, err
 	}
-	return envelope.NewSealer(g.hello, g.exit, g.key).Seal(nil, plain, now)
+	return envelope.NewSealer(g.hello, g.exit, g.key).SealWork(ctx, nil, plain, now, int(g.work.Load()))
+}
+
+// doesWork takes up what a refusal asks for, and reports whether the greeting is
+// to be sent again for it.
+func (g *greeting) doesWork(err error) bool {
+	var no *RefusedError
+	if !errors.As(err, &no) || no.Work <= int(g.work.Load()) || no.Work > mostWork {
+		return false
+	}
+	g.work.Store(int32(no.Work))
+	select {
+	case g.again <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 // errNotOurs marks an event that is no answer to this greeting. It is ignored:
@@ -131,7 +161,10 @@ var errNotOurs = errors.New("not an answer to this greeting")
 
 // RefusedError is an exit's refusal of a session. It unwraps to the *wire.Error
 // with its code.
-type RefusedError struct{ Err error }
+type RefusedError struct {
+	Err  error
+	Work int // that the exit wants to see first
+}
 
 func (e *RefusedError) Error() string { return "the exit refused: " + e.Err.Error() }
 func (e *RefusedError) Unwrap() error { return e.Err }
@@ -152,7 +185,7 @@ func (g *greeting) answer(ev *envelope.Event) (secrets, *wire.Welcome, error) {
 	}
 	switch {
 	case m.Refused != nil && m.Refused.HelloNonce == g.nonce:
-		return secrets{}, nil, &RefusedError{m.Refused.Err()}
+		return secrets{}, nil, &RefusedError{m.Refused.Err(), m.Refused.Work}
 	case m.Welcome != nil && m.Welcome.HelloNonce == g.nonce:
 		s, err := g.accept(m.Welcome)
 		return s, m.Welcome, err
@@ -191,6 +224,7 @@ type doorman struct {
 type admission struct {
 	secrets
 	author   envelope.PublicKey // the hello key
+	client   Client
 	hello    *wire.Hello
 	helloKey envelope.ConversationKey // hello key × exit identity
 	nonce    wire.Nonce               // ours
@@ -221,7 +255,13 @@ func (d *doorman) read(author envelope.PublicKey, h *wire.Hello) (*admission, er
 	if err != nil {
 		return nil, err
 	}
-	a := &admission{author: author, hello: h, helloKey: key, answers: 1}
+	a := &admission{author: author, client: Client{Key: author}, hello: h, helloKey: key, answers: 1}
+	if h.Identity != "" {
+		if a.client.Key, err = proven(d.identity.Public(), author, h); err != nil {
+			return nil, err
+		}
+		a.client.Proven = true
+	}
 	if !slices.Contains(h.Versions, wire.Version) {
 		return a, nil // admit refuses it, and its key may mean nothing to us
 	}
@@ -239,8 +279,8 @@ func (d *doorman) admit(a *admission, now time.Time) (_ *admission, fresh bool, 
 		if !d.mayAnswerStale(now) {
 			return nil, false, errStale
 		}
-		return nil, false, &refusal{a, refusedStale, wire.CodeDenied,
-			fmt.Sprintf("your clock differs from mine by %v: set it and try again", off.Round(time.Second))}
+		return nil, false, &refusal{to: a, why: refusedStale, code: wire.CodeDenied,
+			text: fmt.Sprintf("your clock differs from mine by %v: set it and try again", off.Round(time.Second))}
 	}
 	if old := d.seen[h.Nonce]; old != nil {
 		if old.author != a.author || old.answers >= maxAnswers {
@@ -250,12 +290,12 @@ func (d *doorman) admit(a *admission, now time.Time) (_ *admission, fresh bool, 
 		return old, false, nil
 	}
 	if !slices.Contains(h.Versions, wire.Version) {
-		return nil, false, &refusal{a, refusedVersion, wire.CodeUnsupported,
-			fmt.Sprintf("I speak session version %d, you offer %v: update one of the two", wire.Version, h.Versions)}
+		return nil, false, &refusal{to: a, why: refusedVersion, code: wire.CodeUnsupported,
+			text: fmt.Sprintf("I speak session version %d, you offer %v: update one of the two", wire.Version, h.Versions)}
 	}
 	d.expire(now)
 	if len(d.seen) >= d.max {
-		return nil, false, &refusal{a, refusedBusy, wire.CodeBusy, "too many sessions are being opened: try again in a minute"}
+		return nil, false, &refusal{to: a, why: refusedBusy, code: wire.CodeBusy, text: "too many sessions are being opened: try again in a minute"}
 	}
 	a.expires = now.Add(2 * helloLifetime)
 	d.seen[h.Nonce] = a
@@ -327,6 +367,7 @@ type refusal struct {
 	why  refusalReason
 	code wire.Code
 	text string
+	work int // that would have been enough
 }
 
 type refusalReason int
@@ -335,6 +376,7 @@ const (
 	refusedStale refusalReason = iota
 	refusedVersion
 	refusedBusy
+	refusedGuest // by the operator's rules about who is let in
 )
 
 func (r *refusal) Error() string { return r.text }
@@ -342,7 +384,7 @@ func (r *refusal) Error() string { return r.text }
 // refused returns the answer to a refusal, signed by the identity key.
 func (d *doorman) refused(r *refusal, now time.Time) (event []byte, id [32]byte, err error) {
 	m := wire.Message{Type: wire.TypeRefused, Refused: &wire.Refused{
-		HelloNonce: r.to.hello.Nonce, Code: r.code, Text: r.text, Time: now.Unix(),
+		HelloNonce: r.to.hello.Nonce, Code: r.code, Text: r.text, Time: now.Unix(), Work: r.work,
 	}}
 	return d.seal(&m, r.to.author, r.to.helloKey, now)
 }

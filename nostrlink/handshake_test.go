@@ -36,7 +36,7 @@ func hello(t *testing.T, exit envelope.PublicKey, now time.Time) (*greeting, *en
 
 func helloAgain(t *testing.T, g *greeting, now time.Time) *envelope.Event {
 	t.Helper()
-	raw, _, err := g.event(now)
+	raw, _, err := g.event(t.Context(), now)
 	if err != nil {
 		t.Fatal(err)
 	}

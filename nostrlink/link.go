@@ -47,6 +47,10 @@ type LinkOptions struct {
 	// an exit carries no DNS.
 	Resolver string
 	Direct   Direct // paths to the exit that need no relay
+	// Identity is proven to the exit, and to nobody else; nil: the exit learns
+	// nothing of who dials. Token is that of an invitation.
+	Identity *envelope.SecretKey
+	Token    string
 	// Reverse is offered to an exit without a session, which may connect to it
 	// instead of sending over relays (CONNECTR): in the clear. nil offers none.
 	Reverse *compat.ReverseListener

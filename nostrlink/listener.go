@@ -26,7 +26,19 @@ type ListenerOptions struct {
 	// SessionOnly turns away entries that speak NWS as written, which have no
 	// session.
 	SessionOnly bool
-	Direct      Direct // paths to entries that need no relay
+	// Admit decides about a session before it is opened, by who asks and what
+	// invitation he shows; its error is told to him. nil admits everybody. It is
+	// called from many goroutines and should return at once.
+	Admit func(who Client, token string) error
+	// MaxSessionsPerClient bounds those of one client; 0 for no bound.
+	MaxSessionsPerClient int
+	// Busy is how many greetings of strangers a second are no trouble: beyond it
+	// they have to work for an answer. 0 stands for 200.
+	Busy int
+	// MinWork is the work that every greeting takes, busy or not: leading zero
+	// bits of its id (NIP-13).
+	MinWork int
+	Direct  Direct // paths to entries that need no relay
 	// DialBack connects to entries without a session that ask for it (CONNECTR),
 	// which then pass their streams in the clear. It applies the operator's
 	// policy to the address. nil refuses them.
@@ -58,8 +70,12 @@ type Listener struct {
 	relays []string
 	opts   ListenerOptions
 
-	mu      sync.Mutex // guards doorman
+	mu      sync.Mutex // guards doorman and guests
 	doorman *doorman
+	guests  map[*guest]struct{}
+
+	toll     toll
+	draining atomic.Bool
 
 	arrivals *arrivals    // events for the key
 	nws      *compat.Exit // nil if entries must have a session
@@ -78,11 +94,16 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 	if opts.MaxSessions == 0 {
 		opts.MaxSessions = 1024
 	}
+	if opts.Busy == 0 {
+		opts.Busy = defaultBusy
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Listener{
 		hub: h, key: key, relays: relayURLs(relays), opts: opts,
+		guests:   make(map[*guest]struct{}),
+		toll:     toll{busy: opts.Busy, least: min(opts.MinWork, mostWork)},
 		doorman:  newDoorman(key, 4*opts.MaxSessions),
 		arrivals: newArrivals(key, maxPeers),
 		slots:    make(chan struct{}, opts.MaxSessions),
@@ -157,6 +178,15 @@ func (l *Listener) serveRelay(ctx context.Context, url string) {
 // arrived takes an event for the identity key out of a relay's read loop.
 func (l *Listener) arrived(post *post, ev *envelope.Event, raw []byte) {
 	l.books.greetings.Add(1)
+	if !l.knows(ev.PubKey) {
+		if l.draining.Load() {
+			return
+		}
+		if !l.toll.pass(ev, time.Now()) {
+			l.books.unpaid.Add(1)
+			return
+		}
+	}
 	lost, err := l.arrivals.put(post, ev, raw, l.knows)
 	if err == nil {
 		return
@@ -245,6 +275,9 @@ func (l *Listener) admit(hello compat.Incoming) (*admission, *visit, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if work := l.toll.asked(); envelope.Work(hello.ID) < work {
+		return nil, nil, &refusal{to: read, why: refusedBusy, code: wire.CodeBusy, text: "too many greet me: work for it (NIP-13), or try again later", work: work}
+	}
 	a, fresh, err := l.doorman.admit(read, time.Now())
 	if err != nil {
 		return nil, nil, err
@@ -268,10 +301,13 @@ func (l *Listener) receive(ctx, limited context.Context, post *post, a *admissio
 // start opens the session of an admission on the relays that the entry has in
 // common with us, of which the one that brought the greeting is one.
 func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia string, handle Handle) error {
+	if err := l.admitGuest(a); err != nil {
+		return err
+	}
 	select {
 	case l.slots <- struct{}{}:
 	default:
-		return &refusal{a, refusedBusy, wire.CodeBusy, "all my sessions are in use: try again later, or another exit"}
+		return &refusal{to: a, why: refusedBusy, code: wire.CodeBusy, text: "all my sessions are in use: try again later, or another exit"}
 	}
 	v.relays = []string{greetedVia}
 	for _, url := range relayURLs(a.hello.Relays) {
@@ -287,10 +323,19 @@ func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia
 	v.bundle = newBundle(l.hub, a.local.Public(), l.opts.Log)
 	v.bundle.carry(s, a.secrets, a.hello.MaxPacket, v.relays)
 	v.bundle.goDirect(direct.Exit, l.opts.Direct, a.hello.Direct)
+	ctx, end := context.WithCancelCause(ctx)
+	g := &guest{client: a.client, since: time.Now(), agent: oneLine(a.hello.Agent), s: s, end: end}
+	l.mu.Lock()
+	l.guests[g] = struct{}{}
+	l.mu.Unlock()
 	l.sessions.Add(1)
 	l.wg.Go(func() {
-		l.serveSession(ctx, s, v.bundle, handle)
+		l.serveSession(ctx, g, v.bundle, handle)
+		end(nil)
 		v.bundle.close()
+		l.mu.Lock()
+		delete(l.guests, g)
+		l.mu.Unlock()
 		l.sessions.Add(-1)
 		<-l.slots
 	})
@@ -303,7 +348,8 @@ const takeUpTimeout = 30 * time.Second
 
 // serveSession hands the session's flows to handle until it is lost or ctx
 // ends, and waits for the handlers.
-func (l *Listener) serveSession(ctx context.Context, s *session.Session, b *bundle, handle Handle) {
+func (l *Listener) serveSession(ctx context.Context, g *guest, b *bundle, handle Handle) {
+	s := g.s
 	ctx, cancel := context.WithCancel(ctx)
 	var flows sync.WaitGroup
 	defer flows.Wait()
@@ -325,7 +371,7 @@ func (l *Listener) serveSession(ctx context.Context, s *session.Session, b *bund
 			l.opts.Log.Debug("session ended", "err", err)
 			return
 		}
-		flows.Go(func() { handle(ctx, req) })
+		flows.Go(func() { handle(ctx, guestRequest{req, g.client}) })
 	}
 }
 
@@ -341,6 +387,8 @@ type ListenerStats struct {
 	Replayed  uint64 // seen before, from another author or too often
 	Refused   uint64 // of another version of the protocol
 	Busy      uint64 // refused or dropped because there were too many
+	Unpaid    uint64 // dropped as there were too many and they had not worked for it
+	NotLetIn  uint64 // refused by Admit, or had too many sessions
 
 	NWS compat.Stats // of the entries without a session
 }
@@ -357,6 +405,8 @@ func (l *Listener) Stats() ListenerStats {
 		Replayed:  b.replayed.Load(),
 		Refused:   b.refused.Load(),
 		Busy:      b.busy.Load(),
+		Unpaid:    b.unpaid.Load(),
+		NotLetIn:  b.notLetIn.Load(),
 	}
 	if l.nws != nil {
 		s.NWS = l.nws.Stats()
@@ -366,7 +416,7 @@ func (l *Listener) Stats() ListenerStats {
 
 // books count greetings.
 type books struct {
-	greetings, malformed, forged, stale, replayed, refused, busy atomic.Uint64
+	greetings, malformed, forged, stale, replayed, refused, busy, unpaid, notLetIn atomic.Uint64
 }
 
 // enter counts a greeting that failed with err.
@@ -375,8 +425,8 @@ func (b *books) enter(err error) {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed):
 	case errors.As(err, &no):
-		[...]*atomic.Uint64{refusedStale: &b.stale, refusedVersion: &b.refused, refusedBusy: &b.busy}[no.why].Add(1)
-	case errors.Is(err, envelope.ErrID), errors.Is(err, envelope.ErrSignature):
+		[...]*atomic.Uint64{refusedStale: &b.stale, refusedVersion: &b.refused, refusedBusy: &b.busy, refusedGuest: &b.notLetIn}[no.why].Add(1)
+	case errors.Is(err, envelope.ErrID), errors.Is(err, envelope.ErrSignature), errors.Is(err, errIdentity):
 		b.forged.Add(1)
 	case errors.Is(err, errReplayed):
 		b.replayed.Add(1)

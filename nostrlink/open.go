@@ -58,6 +58,7 @@ func (l *Link) open(ctx context.Context) (*opened, error) {
 
 func (l *Link) wishes() wishes {
 	w := wishes{
+		identity: l.opts.Identity, token: l.opts.Token,
 		agent: l.opts.Agent, spread: l.opts.Spread, duplicate: l.opts.Duplicate,
 		direct: l.opts.Direct.offer(),
 	}
@@ -140,6 +141,9 @@ func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting,
 			return
 		}
 		l.answeredGreeting()
+		if g.doesWork(err) {
+			return
+		}
 		select {
 		case answers <- &answered{s, w, t.post.url, err}:
 		default: // the first one counts
@@ -177,6 +181,8 @@ func (l *Link) repeat(ctx context.Context, post *post, g *greeting) error {
 				}
 			case <-repeat:
 				waiting = false
+			case <-g.again:
+				waiting = false
 			case <-ctx.Done():
 				if said != "" {
 					said = " (the relay said: " + oneLine(said) + ")"
@@ -190,7 +196,7 @@ func (l *Link) repeat(ctx context.Context, post *post, g *greeting) error {
 // greet sends the greeting once. What the relay has against it goes to
 // verdicts.
 func (l *Link) greet(ctx context.Context, post *post, g *greeting, verdicts chan<- string) error {
-	event, id, err := g.event(time.Now())
+	event, id, err := g.event(ctx, time.Now())
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ package envelope
 // Event kinds of NWS.
 const (
 	KindNWS          = 28333 // ephemeral: the encrypted messages and packets
+	KindIdentity     = 28334 // ephemeral and never published: proves who greets
 	KindAnnouncement = 38333 // addressable: an exit says that it exists
 	KindCertificate  = 38334 // addressable: a certificate signed by a Nostr key
 )

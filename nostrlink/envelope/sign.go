@@ -130,6 +130,11 @@ func appendTags(b []byte, to *PublicKey, tags [][]string) []byte {
 // close ends the content and returns the id.
 func (w *writer) close() (id [32]byte) {
 	w.buf = append(w.buf, '"')
+	return w.hash()
+}
+
+// hash is the id of an event that is closed.
+func (w *writer) hash() (id [32]byte) {
 	h := sha256.New()
 	for _, part := range w.head() {
 		h.Write(part)

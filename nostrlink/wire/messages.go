@@ -34,6 +34,8 @@ const (
 	MaxRelays   = 8         // entries of Hello.Relays, Welcome.Relays
 	MaxRelayURL = 256       // one of them
 	MaxDirect   = 4         // entries of Hello.Direct, Welcome.Direct
+	MaxToken    = 128       // Hello.Token
+	MaxWork     = 64        // Refused.Work
 	maxSpread   = 16        // Hello.Spread
 	MaxKey      = 64        // Message.Key: a UUID has 36
 	maxAddress  = MaxDest   // Message.Destination, Message.EntryPublicAddress, an entry of Direct
@@ -99,6 +101,7 @@ type Hello struct {
 	Window       uint64    `json:"window"`              // initial credit of the session
 	StreamWindow uint64    `json:"stream_window"`       // initial credit of a stream
 	Identity     string    `json:"identity,omitempty"`  // a signed event (JSON) that proves who dials
+	Token        string    `json:"token,omitempty"`     // of an invitation
 	Agent        string    `json:"agent,omitempty"`     // software and version, for people
 	Relays       []string  `json:"relays,omitempty"`    // URLs that the dialer can use besides
 	Spread       string    `json:"spread,omitempty"`    // SpreadPrimary or SpreadStripe
@@ -129,6 +132,7 @@ type Refused struct {
 	Code       Code   `json:"code"`
 	Text       string `json:"text,omitempty"`
 	Time       int64  `json:"time"`
+	Work       int    `json:"work,omitempty"` // leading zero bits (NIP-13) that the HELLO's id needs
 }
 
 // Err gives the refusal as an error; its code is never CodeNone.
@@ -227,6 +231,8 @@ func (h *Hello) check() error {
 		return fmt.Errorf("wire: HELLO with an identity of %d bytes, at most %d are allowed", len(h.Identity), MaxIdentity)
 	case len(h.Agent) > MaxAgent:
 		return errors.New("wire: HELLO with too long an agent")
+	case len(h.Token) > MaxToken:
+		return errors.New("wire: HELLO with too long a token")
 	case len(h.Spread) > maxSpread:
 		return errors.New("wire: HELLO with too long a spread")
 	}
@@ -260,6 +266,9 @@ func (w *Welcome) check() error {
 func (r *Refused) check() error {
 	if len(r.Text) > MaxText {
 		return fmt.Errorf("wire: REFUSED with a text of %d bytes, at most %d are allowed", len(r.Text), MaxText)
+	}
+	if r.Work < 0 || r.Work > MaxWork {
+		return fmt.Errorf("wire: REFUSED for want of %d bits of work, 0 to %d are allowed", r.Work, MaxWork)
 	}
 	return nil
 }

@@ -1,0 +1,291 @@
+package nostrlink
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// listen serves key on the relay with options of the test's.
+func listen(t *testing.T, key envelope.SecretKey, relay string, opts ListenerOptions, handle Handle) *Listener {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready := make(chan struct{})
+	opts.Ready = func(string) { close(ready) }
+	hub := NewHub(HubOptions{})
+	l := hub.NewListener(key, []string{relay}, opts)
+	var wg sync.WaitGroup
+	wg.Go(func() { l.Serve(ctx, handle) })
+	t.Cleanup(func() { cancel(); wg.Wait(); hub.Close() })
+	<-ready
+	return l
+}
+
+// linkAs serves a link with options of the test's.
+func linkAs(t *testing.T, exit envelope.PublicKey, relay string, opts LinkOptions) *Link {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	hub := NewHub(HubOptions{})
+	opts.Mode = SessionOnly
+	l := hub.NewLink(exit, []string{relay}, opts)
+	l.set(Connecting, nil, nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { l.Serve(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait(); hub.Close() })
+	return l
+}
+
+func TestIdentityIsProven(t *testing.T) {
+	exit, alice := newKey(t), newKey(t)
+	d := newDoorman(exit, 10)
+	g, err := newGreeting(exit.Public(), wishes{identity: &alice, token: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _, err := d.receive(helloAgain(t, g, noon), noon)
+	if err != nil || a.client != (Client{alice.Public(), true}) || a.hello.Token != "secret" {
+		t.Fatalf("admitted %+v, %v", a, err)
+	}
+	_, ev := hello(t, exit.Public(), noon)
+	if a, _, err = d.receive(ev, noon); err != nil || a.client.Proven || a.client.Key != ev.PubKey {
+		t.Errorf("without an identity: %+v, %v", a.client, err)
+	}
+}
+
+// A proof is worth nothing for another exit, session, greeting or key.
+func TestIdentityThatIsNotProven(t *testing.T) {
+	exit, other, alice := newKey(t), newKey(t), newKey(t)
+	g, err := newGreeting(exit.Public(), wishes{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, err := newGreeting(other.Public(), wishes{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := func(identity string) *wire.Hello {
+		return &wire.Hello{Versions: []int{wire.Version}, Nonce: g.nonce, Time: noon.Unix(), SessionKey: wire.PublicKey(g.session.Public()), Identity: identity}
+	}
+	proof := func(g *greeting, key envelope.SecretKey) string {
+		text, err := g.prove(key, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	sign := func(kind int, tags [][]string) string {
+		raw, _, err := envelope.Sign(nil, alice, envelope.Template{Kind: kind, CreatedAt: noon, Tags: tags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	good := proof(g, alice)
+	if key, err := proven(exit.Public(), g.hello.Public(), h(good)); err != nil || key != alice.Public() {
+		t.Fatalf("%v, %v", key, err)
+	}
+	tags := identityTags(g.exit, g.hello.Public(), wire.PublicKey(g.session.Public()), g.nonce)
+	for name, identity := range map[string]string{
+		"nothing":             "x",
+		"of another greeting": proof(elsewhere, alice),
+		"forged":              strings.Replace(good, alice.Public().Hex(), other.Public().Hex(), 1),
+		"another kind":        sign(1, tags),
+		"fewer tags":          sign(envelope.KindIdentity, tags[:3]),
+		"more tags":           sign(envelope.KindIdentity, append(tags[:4:4], []string{"x"})),
+		"another order":       sign(envelope.KindIdentity, [][]string{tags[1], tags[0], tags[2], tags[3]}),
+		"broken signature":    good[:len(good)-4] + "00\"}",
+	} {
+		if key, err := proven(exit.Public(), g.hello.Public(), h(identity)); !errors.Is(err, errIdentity) {
+			t.Errorf("%s proves %v: %v", name, key, err)
+		}
+	}
+	if _, err := proven(other.Public(), g.hello.Public(), h(good)); err == nil {
+		t.Error("a proof for one exit is good for another")
+	}
+	if _, err := proven(exit.Public(), other.Public(), h(good)); err == nil {
+		t.Error("a proof can be sent by somebody else")
+	}
+}
+
+// Who is let in, what is told to who is not, and who asks for a flow.
+func TestAdmit(t *testing.T) {
+	ctx, relay, key, alice := patience(t), startRelay(t), newKey(t), newKey(t)
+	who := make(chan Client, 10)
+	l := listen(t, key, relay, ListenerOptions{
+		MaxSessionsPerClient: 1,
+		Admit: func(c Client, token string) error {
+			if !c.Proven && token != "open sesame" {
+				return &wire.Error{Code: wire.CodeDenied, Text: "members only"}
+			}
+			return nil
+		},
+	}, func(ctx context.Context, req Request) {
+		k, proven := req.(interface{ Client() ([32]byte, bool) }).Client()
+		who <- Client{k, proven}
+		echo(ctx, req)
+	})
+	stranger := linkAs(t, key.Public(), relay, LinkOptions{})
+	if err := stranger.Connect(ctx); err == nil || !strings.Contains(err.Error(), "members only") || wire.CodeOf(err) != wire.CodeDenied {
+		t.Errorf("a stranger: %v", err)
+	}
+	member := linkAs(t, key.Public(), relay, LinkOptions{Identity: &alice})
+	if err := member.Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := member.DialContext(ctx, "tcp", "a.example:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, conn, 1000)
+	if c := <-who; c != (Client{alice.Public(), true}) {
+		t.Errorf("the flow is of %+v", c)
+	}
+	again := linkAs(t, key.Public(), relay, LinkOptions{Identity: &alice})
+	if err := again.Connect(ctx); err == nil || !strings.Contains(err.Error(), "1 sessions") {
+		t.Errorf("a second session: %v", err)
+	}
+	invited := linkAs(t, key.Public(), relay, LinkOptions{Token: "open sesame"})
+	if err := invited.Connect(ctx); err != nil {
+		t.Errorf("with an invitation: %v", err)
+	}
+	if guests := l.Guests(); len(guests) != 2 {
+		t.Errorf("guests %+v", guests)
+	}
+	if n := l.Stats().NotLetIn; n < 2 {
+		t.Errorf("%d refusals are counted", n)
+	}
+	// Who is turned out is told why.
+	open, err := member.DialContext(ctx, "tcp", "a.example:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-who
+	l.TurnOut(func(c Client) error {
+		if c.Proven {
+			return &wire.Error{Code: wire.CodeDenied, Text: "you are banned"}
+		}
+		return nil
+	})
+	if _, err := open.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a flow of who was turned out: %v", err)
+	}
+	if len(l.Guests()) > 2 { // the member may be back already, as nothing bans her here
+		t.Errorf("guests %+v", l.Guests())
+	}
+}
+
+// An exit that drains leaves greetings to another one with the same key, and
+// keeps its sessions.
+func TestDrain(t *testing.T) {
+	ctx, relay, key := patience(t), startRelay(t), newKey(t)
+	old := listen(t, key, relay, ListenerOptions{}, echo)
+	before := linkAs(t, key.Public(), relay, LinkOptions{})
+	if err := before.Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := before.DialContext(ctx, "tcp", "a.example:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Drain()
+	young := listen(t, key, relay, ListenerOptions{}, echo)
+	for range 3 {
+		after := linkAs(t, key.Public(), relay, LinkOptions{})
+		if err := after.Connect(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if old.Sessions() != 1 || young.Sessions() != 3 {
+		t.Errorf("%d sessions at the old one, %d at the new one", old.Sessions(), young.Sessions())
+	}
+	roundTrip(t, conn, 100_000)
+}
+
+func TestToll(t *testing.T) {
+	key := newKey(t)
+	now := noon
+	event := func() *envelope.Event {
+		raw, _, err := envelope.Sign(nil, key, envelope.Template{Kind: 1, CreatedAt: now, Content: []byte(now.String())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parse(t, raw)
+	}
+	lazy := event()
+	for envelope.Work(lazy.ID) >= 8 {
+		now = now.Add(time.Nanosecond)
+		lazy = event()
+	}
+	tl := &toll{busy: 100}
+	// flood offers events for a second and returns how many pass.
+	flood := func(n int, ev *envelope.Event) (passed int) {
+		for range n {
+			now = now.Add(time.Second / time.Duration(n))
+			if tl.pass(ev, now) {
+				passed++
+			}
+		}
+		return passed
+	}
+	if n := flood(90, lazy); n != 90 || tl.asked() != 0 {
+		t.Errorf("%d of 90 pass, %d bits are asked for", n, tl.asked())
+	}
+	flood(300, lazy)
+	if n := flood(300, lazy); n > 100+maxTold || tl.asked() != firstWork {
+		t.Errorf("%d of a flood pass, %d bits are asked for", n, tl.asked())
+	}
+	// The flood goes on: so does the toll. An id that only looks like work is none.
+	fake := *lazy
+	fake.ID = [32]byte{}
+	for range 5 {
+		if n := flood(300, &fake); n > maxTold {
+			t.Errorf("%d pass with forged ids", n)
+		}
+	}
+	if tl.asked() != firstWork {
+		t.Errorf("those who do not work raise the toll for the others to %d", tl.asked())
+	}
+	for range 5 {
+		flood(2, lazy)
+	}
+	if tl.asked() != 0 {
+		t.Errorf("%d bits are asked for when all is calm", tl.asked())
+	}
+	// Those who work and are too many all the same work more, up to a bound.
+	tl.work = firstWork
+	for range 10 {
+		tl.paid = 1000
+		now = now.Add(time.Second)
+		tl.turn(now)
+	}
+	if tl.asked() != mostWork {
+		t.Errorf("%d bits are asked for", tl.asked())
+	}
+}
+
+// An entry does the work that an exit under load asks for.
+func TestWorkForAnAnswer(t *testing.T) {
+	ctx, relay, key := patience(t), startRelay(t), newKey(t)
+	l := listen(t, key, relay, ListenerOptions{MinWork: firstWork}, echo)
+	link := linkAs(t, key.Public(), relay, LinkOptions{})
+	if err := link.Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Stats(); s.Busy == 0 {
+		t.Errorf("nobody was asked for work: %+v", s)
+	}
+	g, err := newGreeting(key.Public(), wishes{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.doesWork(&RefusedError{Err: errors.New("x"), Work: mostWork + 1}) || g.doesWork(&RefusedError{Err: errors.New("x")}) || g.doesWork(errors.New("x")) {
+		t.Error("any work is done")
+	}
+}

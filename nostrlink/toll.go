@@ -1,0 +1,78 @@
+package nostrlink
+
+import (
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+)
+
+// toll asks strangers for work (NIP-13) when they greet faster than they can be
+// listened to: what costs the exit a signature and a key agreement then costs
+// them some thousands of hashes and more. It is safe for concurrent use.
+type toll struct {
+	busy  int // greetings a second that are no trouble
+	least int // work that is always asked for
+
+	mu           sync.Mutex
+	work         int // leading zero bits of the event's id
+	since        time.Time
+	paid, turned int
+}
+
+const (
+	// defaultBusy is what zero Busy stands for: 200 handshakes take some 6 % of
+	// one core.
+	defaultBusy = 200
+	// firstWork is asked for first, a few milliseconds of work, then more by
+	// steps, up to some seconds.
+	firstWork, workStep, mostWork = 12, 2, 22
+	// maxTold is how many of those who did not work are told, in a second, what
+	// it takes.
+	maxTold = 20
+)
+
+// pass reports whether an event of a stranger is looked at. Some of those without
+// the work are, to be told of it.
+func (t *toll) pass(ev *envelope.Event, now time.Time) bool {
+	t.mu.Lock()
+	t.turn(now)
+	work := max(t.work, t.least)
+	t.mu.Unlock()
+	// What an id shows is nothing before it is known to be the event's.
+	paid := work == 0 || envelope.Work(ev.ID) >= work && ev.CheckID() == nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if paid {
+		t.paid++
+		return true
+	}
+	t.turned++
+	return t.turned <= maxTold
+}
+
+// turn adjusts the work once a second.
+func (t *toll) turn(now time.Time) {
+	passed := now.Sub(t.since)
+	if passed >= 0 && passed < time.Second {
+		return
+	}
+	switch calm := t.paid+t.turned <= t.busy/4 || passed >= time.Minute; {
+	case t.paid > t.busy && t.work == 0:
+		t.work = firstWork
+	case t.paid > t.busy:
+		t.work = min(t.work+workStep, mostWork)
+	case calm && t.work <= firstWork:
+		t.work = 0
+	case calm:
+		t.work -= workStep
+	}
+	t.since, t.paid, t.turned = now, 0, 0
+}
+
+// asked is the work that is asked for now.
+func (t *toll) asked() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(t.work, t.least)
+}
