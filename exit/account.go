@@ -18,8 +18,9 @@ type accounts struct {
 	limits Limits
 	share  *share // or nil
 	known  map[client]*account
-	quiet  *list.List // of *account without a flow, the one that is quiet longest first
-	used   *usage     // of days and months
+	quiet  *list.List                     // of *account without a flow, the one that is quiet longest first
+	used   *usage                         // of days and months
+	gone   struct{ sent, received int64 } // bytes of those that are known no more
 }
 
 // account is one client.
@@ -146,6 +147,8 @@ func (a *accounts) admit(who client) *account {
 		}
 		gone := a.quiet.Remove(oldest).(*account)
 		a.settle(gone, a.now())
+		a.gone.sent += gone.sent.Load()
+		a.gone.received += gone.received.Load()
 		delete(a.known, gone.client)
 	}
 	c := &account{client: who, of: a, since: a.now(), refused: make(map[Reason]int64)}

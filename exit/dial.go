@@ -18,11 +18,8 @@ const (
 	maxAttempts = 6
 )
 
-// dial reaches d under the policy. Its errors are *Refusals.
+// dial reaches d, an address or a name of the DNS, under the policy. Its errors are *Refusals.
 func (s *Server) dial(ctx context.Context, q wish, d destination) (net.Conn, error) {
-	if d.exit != nil {
-		return s.dialService(ctx, q.network, d)
-	}
 	g := s.gate.Load() // one policy for the whole of this dial
 	addrs := []netip.Addr{d.addr}
 	if d.host != "" {

@@ -40,7 +40,7 @@ func (s *Server) Explain(ctx context.Context, client *[32]byte, network, address
 		return Explanation{Refused: err}
 	}
 	if d.exit != nil {
-		_, err := s.service(network, d)
+		_, err := s.siteOf(nil).service(network, d)
 		return Explanation{Service: true, Refused: err}
 	}
 	q := wish{network: network, host: d.host, port: d.port, client: client}

@@ -12,10 +12,12 @@ import (
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 )
 
-// booked is a request with the account that it is booked to.
+// booked is a request with the account that it is booked to and the name that it
+// came to.
 type booked struct {
 	Request
 	account *account
+	site    *site
 }
 
 func (b *booked) Client() ([32]byte, bool) { return b.account.key, b.account.proven }

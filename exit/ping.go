@@ -31,12 +31,12 @@ func (s *Server) servePing(ctx context.Context, req Request) {
 		return
 	}
 	d, err := parseHost(req.Address())
-	if err == nil && d.exit != nil && *d.exit != s.key {
+	if err == nil && d.exit != nil && *d.exit != s.siteOf(req).key {
 		err = refuse(ReasonOtherExit, "this is another exit's name: ping that exit itself")
 	}
 	var out net.Conn
 	if err == nil && d.exit == nil {
-		out, err = s.reach(ctx, wishOf(req, d), d)
+		out, err = s.reachOut(ctx, wishOf(req, d), d)
 	}
 	if err != nil {
 		s.rejectAt(ctx, req, err)

@@ -3,10 +3,8 @@ package exit
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -83,12 +81,15 @@ type Server struct {
 	gate      atomic.Pointer[gate]
 	local     *localNets
 	accounts  *accounts
-	services  map[uint16]*service
-	tls       *tls.Config // or nil: no service needs it
+	changing  sync.Mutex // of sites
+	sites     atomic.Pointer[map[[32]byte]*site]
 	resolver  *resolver
 	upstreams []upstream // of the operator's own list
 
-	usageFile string // or ""
+	usage struct { // where it is kept
+		sync.Mutex
+		file string // or ""
+	}
 
 	dialTimeout, udpIdle time.Duration
 	log                  *slog.Logger
@@ -108,8 +109,6 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		key:         cfg.Key,
-		services:    make(map[uint16]*service, len(cfg.Services)),
-		tls:         cfg.TLS,
 		dialTimeout: cfg.DialTimeout,
 		udpIdle:     cfg.UDPIdle,
 		log:         cfg.Log,
@@ -137,7 +136,7 @@ func New(cfg Config) (*Server, error) {
 		if s.accounts.used, err = loadUsage(cfg.UsageFile); err != nil {
 			return nil, err
 		}
-		s.usageFile = cfg.UsageFile
+		s.usage.file = cfg.UsageFile
 	}
 	if s.local, err = newLocalNets(interfacePrefixes, s.log); err != nil {
 		return nil, err
@@ -145,18 +144,9 @@ func New(cfg Config) (*Server, error) {
 	if err := s.SetPolicy(cfg.Policy); err != nil {
 		return nil, err
 	}
-	for port, target := range cfg.Services {
-		if port == 0 || target.Network != "tcp" && target.Network != "unix" {
-			return nil, fmt.Errorf("exit: service %d = %v: want a port from 1 to 65535 and a target made by ParseTarget", port, target)
-		}
-		if target.TLS && cfg.TLS == nil {
-			return nil, fmt.Errorf("exit: service %d = %v: there is no certificate for it", port, target)
-		}
-		svc := &service{Target: target}
-		if svc.HTTP != "" {
-			svc.web = s.newWebProxy(svc, port)
-		}
-		s.services[port] = svc
+	s.sites.Store(new(map[[32]byte]*site))
+	if err := s.SetSite(Site{cfg.Key, cfg.Services, cfg.TLS}); err != nil {
+		return nil, err
 	}
 	s.resolver = &resolver{servers: (&resolvConf{path: resolvConfPath}).get, try: tryTimeout, cache: newDNSCache()}
 	if len(cfg.Nameservers) > 0 {
@@ -188,7 +178,10 @@ func orDefault(n, otherwise int) int {
 
 // Handle serves one request and returns when its flow has ended. The end of
 // ctx ends the flow. It is safe for concurrent use.
-func (s *Server) Handle(ctx context.Context, req Request) {
+func (s *Server) Handle(ctx context.Context, req Request) { s.HandleFor(ctx, s.key, req) }
+
+// handle is Handle for a request that came to a name.
+func (s *Server) handle(ctx context.Context, to *site, req Request) {
 	select {
 	case s.flows <- struct{}{}:
 		defer func() { <-s.flows }()
@@ -202,7 +195,7 @@ func (s *Server) Handle(ctx context.Context, req Request) {
 		return
 	}
 	defer account.close()
-	req = &booked{req, account}
+	req = &booked{req, account, to}
 	switch network := req.Network(); network {
 	case "tcp", "udp":
 		s.forward(ctx, req)
@@ -220,15 +213,19 @@ func (s *Server) forward(ctx context.Context, req Request) {
 	d, err := parseDestination(req.Address())
 	var svc *service
 	if err == nil && d.exit != nil {
-		svc, err = s.service(req.Network(), d)
+		svc, err = s.siteOf(req).service(req.Network(), d)
 	}
 	if err == nil && svc != nil && svc.HTTP != "" {
 		s.serveWeb(ctx, req, svc)
 		return
 	}
 	var out net.Conn
-	if err == nil {
-		out, err = s.reach(ctx, wishOf(req, d), d)
+	switch {
+	case err != nil:
+	case svc != nil:
+		out, err = s.reach(ctx, func(ctx context.Context) (net.Conn, error) { return s.dialService(ctx, svc, d.port) })
+	default:
+		out, err = s.reachOut(ctx, wishOf(req, d), d)
 	}
 	if err != nil {
 		s.rejectAt(ctx, req, err)
@@ -299,8 +296,14 @@ func wishOf(req Request, d destination) wish {
 	return q
 }
 
-// reach dials d within the bounds on dials.
-func (s *Server) reach(ctx context.Context, q wish, d destination) (net.Conn, error) {
+// reachOut dials d, which is none of the exit's own names, within the bounds on
+// dials.
+func (s *Server) reachOut(ctx context.Context, q wish, d destination) (net.Conn, error) {
+	return s.reach(ctx, func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, q, d) })
+}
+
+// reach dials within the bounds on dials.
+func (s *Server) reach(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.dialTimeout)
 	defer cancel()
 	select {
@@ -309,7 +312,7 @@ func (s *Server) reach(ctx context.Context, q wish, d destination) (net.Conn, er
 	case <-ctx.Done():
 		return nil, refuse(ReasonBusy, "the exit has too many connections to make: try again later")
 	}
-	return s.dial(ctx, q, d)
+	return dial(ctx)
 }
 
 // DialBack connects to what an entry says is its own address, under the same
@@ -323,7 +326,7 @@ func (s *Server) DialBack(ctx context.Context, network, address string) (net.Con
 	case d.exit != nil:
 		return nil, refuse(ReasonNoService, "an entry's address is no service")
 	}
-	return s.reach(ctx, wish{network: network, host: d.host, port: d.port}, d)
+	return s.reachOut(ctx, wish{network: network, host: d.host, port: d.port}, d)
 }
 
 // rejectAt rejects for err, or because the session has ended.
@@ -347,10 +350,8 @@ func (s *Server) reject(req Request, err error) {
 // Close lets go of connections that were kept, to name servers and to services.
 // It is called once every Handle has returned.
 func (s *Server) Close() error {
-	for _, svc := range s.services {
-		if svc.web != nil {
-			svc.web.Transport.(*http.Transport).CloseIdleConnections()
-		}
+	for _, site := range *s.sites.Load() {
+		site.rest(nil)
 	}
 	for _, u := range s.upstreams {
 		u.close()
@@ -365,19 +366,6 @@ func (s *Server) SetLimits(l Limits) error {
 	}
 	s.accounts.setLimits(l)
 	return nil
-}
-
-// SaveUsage writes Config.UsageFile, if there is something new for it. Call it
-// now and then: what is not saved is forgiven when the process is killed.
-func (s *Server) SaveUsage() error {
-	if s.usageFile == "" {
-		return nil
-	}
-	b, err := s.accounts.saveUsage()
-	if b == nil || err != nil {
-		return err
-	}
-	return writeUsage(s.usageFile, b)
 }
 
 // Stats returns what the Server has done since New.

@@ -24,19 +24,19 @@ const warnEvery = 60
 
 // service finds what d, a name with a key, asks for. Without a port it is the
 // only service there is.
-func (s *Server) service(network string, d destination) (*service, error) {
-	if *d.exit != s.key {
+func (t *site) service(network string, d destination) (*service, error) {
+	if *d.exit != t.key {
 		return nil, refuse(ReasonOtherExit, "this is another exit's name: connect to that exit itself")
 	}
 	if network != "tcp" {
 		return nil, refuse(ReasonNoService, "services behind a .nostr name are reached over TCP only")
 	}
-	if d.port == 0 && len(s.services) == 1 {
-		for _, only := range s.services {
+	if d.port == 0 && len(t.services) == 1 {
+		for _, only := range t.services {
 			return only, nil
 		}
 	}
-	found := s.services[d.port]
+	found := t.services[d.port]
 	if found == nil {
 		return nil, refuse(ReasonNoService, "this exit has no service on port %d", d.port)
 	}
@@ -47,10 +47,10 @@ func (s *Server) service(network string, d destination) (*service, error) {
 const handshakeTimeout = 30 * time.Second
 
 // takeOver does the TLS of a service with the client of a flow.
-func (s *Server) takeOver(ctx context.Context, in net.Conn) (*tls.Conn, error) {
+func (t *site) takeOver(ctx context.Context, in net.Conn) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	conn := tls.Server(in, s.tls)
+	conn := tls.Server(in, t.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		conn.Close() // after the alert that says why
 		return nil, err
@@ -62,7 +62,7 @@ func (s *Server) takeOver(ctx context.Context, in net.Conn) (*tls.Conn, error) {
 // it.
 func (s *Server) carryService(ctx context.Context, req Request, svc *service, in, out net.Conn) (splice.Stats, error) {
 	if svc.Proxy {
-		if _, err := out.Write(proxyHeader(clientOf(req), s.key)); err != nil {
+		if _, err := out.Write(proxyHeader(clientOf(req), s.siteOf(req).key)); err != nil {
 			splice.Abort(in, err)
 			splice.Abort(out, err)
 			return splice.Stats{}, err
@@ -71,7 +71,7 @@ func (s *Server) carryService(ctx context.Context, req Request, svc *service, in
 	if !svc.TLS {
 		return splice.Join(in, out)
 	}
-	conn, err := s.takeOver(ctx, in)
+	conn, err := s.siteOf(req).takeOver(ctx, in)
 	if err != nil {
 		splice.Abort(out, err)
 		return splice.Stats{}, err
@@ -82,16 +82,12 @@ func (s *Server) carryService(ctx context.Context, req Request, svc *service, in
 // dialService connects to what the operator named, whatever the policy says.
 // It goes by the system's resolver: the name is the operator's, not a
 // stranger's.
-func (s *Server) dialService(ctx context.Context, network string, d destination) (net.Conn, error) {
-	svc, err := s.service(network, d)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) dialService(ctx context.Context, svc *service, port uint16) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, svc.Network, svc.Address)
 	if err == nil {
 		return conn, nil
 	}
-	s.serviceFailed(ctx, svc, d.port, err)
+	s.serviceFailed(ctx, svc, port, err)
 	r := refuseDial("the service", err)
 	if r.Reason == ReasonFailed || r.Reason == ReasonUnreachable {
 		// Nobody there is nobody there, be it a socket that does not exist.

@@ -161,3 +161,33 @@ func syncDir(dir string) error {
 	d.Sync() // not every system can; the file is whole in any case
 	return nil
 }
+
+// SaveUsage writes Config.UsageFile, if there is something new for it. Call it
+// now and then: what is not saved is forgiven when the process is killed.
+func (s *Server) SaveUsage() error {
+	s.usage.Lock()
+	defer s.usage.Unlock()
+	return s.saveUsage()
+}
+
+func (s *Server) saveUsage() error {
+	if s.usage.file == "" {
+		return nil
+	}
+	b, err := s.accounts.saveUsage()
+	if b == nil || err != nil {
+		return err
+	}
+	return writeUsage(s.usage.file, b)
+}
+
+// HandOverUsage saves usage for the last time: from then on Config.UsageFile is
+// another Server's, and what the clients of this one still use is forgiven when
+// it ends.
+func (s *Server) HandOverUsage() error {
+	s.usage.Lock()
+	defer s.usage.Unlock()
+	err := s.saveUsage()
+	s.usage.file = ""
+	return err
+}

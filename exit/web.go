@@ -80,7 +80,7 @@ func (s *Server) serveWeb(ctx context.Context, req Request, svc *service) {
 		conn := &webConn{Conn: in, closed: make(chan struct{})}
 		served := net.Conn(conn)
 		if svc.TLS {
-			over, err := s.takeOver(ctx, conn)
+			over, err := s.siteOf(req).takeOver(ctx, conn)
 			if err != nil {
 				return conn.stats(), err
 			}
