@@ -31,7 +31,10 @@ type nameDialer struct {
 // DialContext dials address, or the name that it stands for. The address is
 // not given to another name while the connection is open.
 func (d *nameDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return d.i.dialName(network, address, func(address string) (net.Conn, error) {
+	return d.i.dialName(network, address, func(address string, outside bool) (net.Conn, error) {
+		if outside {
+			return d.i.split.Dialer.DialContext(ctx, network, address)
+		}
 		return d.next.DialContext(ctx, network, address)
 	})
 }
@@ -44,16 +47,27 @@ type earlyNameDialer struct {
 
 // DialEarly does what DialContext does, with the connection's first bytes.
 func (d *earlyNameDialer) DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error) {
-	return d.i.dialName(network, address, func(address string) (net.Conn, error) {
-		return d.early.DialEarly(ctx, network, address, first)
+	return d.i.dialName(network, address, func(address string, outside bool) (net.Conn, error) {
+		if !outside {
+			return d.early.DialEarly(ctx, network, address, first)
+		}
+		conn, err := d.i.split.Dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := conn.Write(first); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return conn, nil
 	})
 }
 
 // dialName dials address, or the name that it stands for and then keeps.
-func (i *Interceptor) dialName(network, address string, dial func(string) (net.Conn, error)) (net.Conn, error) {
+func (i *Interceptor) dialName(network, address string, dial func(address string, outside bool) (net.Conn, error)) (net.Conn, error) {
 	addr, port, ok := parseAddress(network, address)
 	if !ok || !i.pool.Contains(addr) {
-		return dial(address)
+		return dial(address, false)
 	}
 	nobody := syscall.ECONNREFUSED
 	if network == "ping" { // which knows no port that could refuse
@@ -63,15 +77,15 @@ func (i *Interceptor) dialName(network, address string, dial func(string) (net.C
 	if !ok {
 		return nil, fmt.Errorf("dnsintercept: no name has the address %s: %w", addr, nobody)
 	}
-	n, err := i.names.Lookup(host)
+	target, outside, err := i.target(host)
 	if err != nil { // a petname that the configuration has no more
 		release()
 		return nil, fmt.Errorf("dnsintercept: %w: %w", err, nobody)
 	}
-	if address = n.Host(); network != "ping" {
+	if address = target; network != "ping" {
 		address = net.JoinHostPort(address, strconv.Itoa(int(port)))
 	}
-	conn, err := dial(address)
+	conn, err := dial(address, outside)
 	if err != nil {
 		release()
 		return nil, err

@@ -5,7 +5,8 @@
 // from a Pool, and when an application connects to one of those, the Dialer
 // puts the name back in its place. They are never forwarded, not even when
 // they cannot be answered. Every other query goes whole to an Upstream, which
-// is the exit's resolver, and its answer comes back whole.
+// is the exit's resolver, and its answer comes back whole; unless a Split says
+// that its name goes another way.
 //
 // What is said for a .nostr name (RFC 1035, 2308, 6891):
 //
@@ -60,7 +61,9 @@ type Options struct {
 	// RefuseTLS refuses DNS over TLS and over QUIC (port 853, RFC 7858 and 9250),
 	// so that programs fall back to what is answered here.
 	RefuseTLS bool
-	Log       *slog.Logger
+	// Split has some names go another way; nil for none.
+	Split *Split
+	Log   *slog.Logger
 }
 
 // Stats counts queries since the start.
@@ -69,7 +72,7 @@ type Stats struct {
 	Forwarded uint64 `json:"forwarded"` // answered by the upstream
 	Failed    uint64 `json:"failed"`    // answered with SERVFAIL by us
 	Malformed uint64 `json:"malformed"` // refused before they were looked at
-	Names     int    `json:"names"`     // .nostr names that have an address now
+	Names     int    `json:"names"`     // that have a fake address now
 }
 
 // Interceptor answers queries and dials names behind fake addresses. Its
@@ -83,6 +86,7 @@ type Interceptor struct {
 	timeout  time.Duration
 	log      *slog.Logger
 	noTLS    bool
+	split    *Split
 
 	queries chan struct{} // a token for each query at the upstream
 	streams chan struct{} // for each TCP connection
@@ -107,6 +111,7 @@ func New(upstream Upstream, pool *Pool, opts Options) *Interceptor {
 		ttl:      uint32(min(max(ttl, minTTL), maxTTL) / time.Second),
 		timeout:  opts.Timeout,
 		noTLS:    opts.RefuseTLS,
+		split:    opts.Split,
 		log:      logger(opts.Log),
 		queries:  make(chan struct{}, positive(opts.Queries, defaultQueries)),
 		streams:  make(chan struct{}, maxStreams),
@@ -129,17 +134,26 @@ func (i *Interceptor) Stats() Stats {
 	}
 }
 
-// forward has the upstream answer q. There always is an answer.
+// forward has an upstream answer q. There always is an answer.
 func (i *Interceptor) forward(ctx context.Context, q *query) []byte {
 	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
-	answer, err := i.upstream.Exchange(ctx, q.msg)
+	upstream, listed := i.way(q)
+	if listed {
+		return i.listed(ctx, q, upstream)
+	}
+	return i.ask(ctx, q, upstream)
+}
+
+// ask has upstream answer q.
+func (i *Interceptor) ask(ctx context.Context, q *query, upstream Upstream) []byte {
+	answer, err := upstream.Exchange(ctx, q.msg)
 	if err != nil {
-		i.log.Debug("a DNS query was not answered by the exit", "error", err)
+		i.log.Debug("a DNS query was not answered", "error", err)
 		return i.servfail(q)
 	}
 	if answer = q.conform(answer); answer == nil {
-		i.log.Debug("the exit answered another DNS query than was asked")
+		i.log.Debug("another DNS query was answered than was asked")
 		return i.servfail(q)
 	}
 	i.forwarded.Add(1)
@@ -155,7 +169,7 @@ func (i *Interceptor) servfail(q *query) []byte {
 func (i *Interceptor) warn(err error) {
 	now, last := time.Now().Unix(), i.warned.Load()
 	if now-last >= int64(warnEvery/time.Second) && i.warned.CompareAndSwap(last, now) {
-		i.log.Warn("no address for a .nostr name", "error", err)
+		i.log.Warn("no fake address for a name", "error", err)
 	}
 }
 

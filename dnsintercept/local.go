@@ -67,16 +67,7 @@ func (i *Interceptor) nostr(q *query) []byte {
 	if q.kind != dnsmessage.TypeA && q.kind != dnsmessage.TypeAAAA {
 		return q.reply(dnsmessage.RCodeSuccess, nil, q.last, i.ttl)
 	}
-	v4, v6, err := i.pool.Address(q.host)
-	if err != nil {
-		i.warn(err)
-		return i.servfail(q)
-	}
-	answer := &record{dnsmessage.TypeA, v4.AsSlice()}
-	if q.kind == dnsmessage.TypeAAAA {
-		answer = &record{dnsmessage.TypeAAAA, v6.AsSlice()}
-	}
-	return q.reply(dnsmessage.RCodeSuccess, answer, q.last, i.ttl)
+	return i.fakeAnswer(q, q.last)
 }
 
 // pointer answers for the reverse name of an address in the fake range. The

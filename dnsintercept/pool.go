@@ -23,7 +23,7 @@ const (
 )
 
 // errPoolFull: every address is in use, or was too recently.
-var errPoolFull = errors.New("dnsintercept: no fake address is free: too many .nostr names were asked for within a day; restart with a new state directory, or wait")
+var errPoolFull = errors.New("dnsintercept: no fake address is free: too many names were asked for within a day; restart with a new state directory, or wait")
 
 // Entry says that the fake address at Slot stands for Host, and when it was
 // last used.
@@ -131,7 +131,7 @@ func (p *Pool) load(entries []Entry, now time.Time) {
 	first, end := p.rng.slots()
 	known := newLedger()
 	for _, s := range entries {
-		if s.Slot >= first && s.Slot < end && plausible(s.Host) {
+		if s.Slot >= first && s.Slot < end && fit(s.Host) {
 			known.add(s)
 		}
 	}

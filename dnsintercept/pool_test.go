@@ -290,7 +290,7 @@ func TestPoolLoadsWithCare(t *testing.T) {
 			{"c.nostr", 302, now.Add(1000 * time.Hour)},
 			{"old.nostr", 303, now.Add(-100 * time.Hour)}, // beyond the capacity
 			{"low.nostr", 255, now}, {"high.nostr", 1<<17 - 1, now}, {"huge.nostr", 1<<32 - 1, now},
-			{"example.com", 304, now}, {"UPPER.nostr", 305, now}, {"two words.nostr", 306, now}, {"", 307, now},
+			{"example..com", 304, now}, {"UPPER.nostr", 305, now}, {"two words.nostr", 306, now}, {"", 307, now},
 		}}
 		p := newPool(t, PoolOptions{Store: store, Capacity: 2})
 		checkHosts(t, p, map[uint32]string{300: "", 301: "b.nostr", 302: "c.nostr", 303: ""})

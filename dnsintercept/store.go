@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
 const (
@@ -212,7 +210,7 @@ func appendEntry(b []byte, e Entry) []byte {
 // parseEntry is the inverse of appendEntry, but for the line's end.
 func parseEntry(line string) (Entry, bool) {
 	f := strings.Split(line, " ")
-	if len(f) != 3 || !plausible(f[2]) {
+	if len(f) != 3 || !fit(f[2]) {
 		return Entry{}, false
 	}
 	slot, err := strconv.ParseUint(f[0], 10, 32)
@@ -226,10 +224,10 @@ func parseEntry(line string) (Entry, bool) {
 	return Entry{Host: f[2], Slot: uint32(slot), Used: time.Unix(used, 0)}, true
 }
 
-// plausible reports whether host can be a name that was given an address: in
-// the .nostr domain, in the form that a Pool is asked for, and fit for the DNS.
-func plausible(host string) bool {
-	if len(host) > 253 || !name.Under(host) {
+// fit reports whether host can be a name that was given an address: in the form
+// that a Pool is asked for, and of letters that hosts have in the DNS.
+func fit(host string) bool {
+	if len(host) > 253 {
 		return false
 	}
 	for label := range strings.SplitSeq(host, ".") {
@@ -237,7 +235,7 @@ func plausible(host string) bool {
 			return false
 		}
 		for _, c := range []byte(label) {
-			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
+			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
 				return false
 			}
 		}
