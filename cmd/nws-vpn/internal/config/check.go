@@ -67,7 +67,7 @@ func (d *decoder) check(c *Config) {
 	is(within(len(c.Exit.Rules), 0, exit.MaxRules), "exit", "rules")
 	is(oneOf(c.Exit.ConnectR, ConnectROff, ConnectRTLS, ConnectRClear), "exit", "connectr")
 	is(checkPublic(c.Exit.PublicAddress), "exit", "public_address")
-	is(within(c.Exit.MaxFlows, 1, 1<<20), "exit", "max_flows")
+	d.checkExitSection(&c.Exit)
 	d.checkRelay(&c.Relay)
 }
 

@@ -143,12 +143,32 @@ type Exit struct {
 	Policy string      `toml:"policy"`
 	// Nameservers resolve names, instead of the system's.
 	Nameservers []exit.Nameserver `toml:"nameservers"`
-	// MaxFlows bounds the flows open at a time.
-	MaxFlows int `toml:"max_flows"`
+	// StateDir is the directory of the exit's socket and of what it remembers;
+	// see ExitStateDir.
+	StateDir string `toml:"state_dir"`
+	// Metrics is where Prometheus finds figures, as Relay.Metrics.
+	Metrics string `toml:"metrics"`
+	// MaxSessions and MaxFlows bound those that are open at a time.
+	MaxSessions int `toml:"max_sessions"`
+	MaxFlows    int `toml:"max_flows"`
+	// The others are what each client may take, but for TotalBytesPerSecond; zero
+	// for no bound. See exit.Limits.
+	MaxClients          int      `toml:"max_clients"`
+	MaxClientFlows      int      `toml:"max_client_flows"`
+	FlowsPerSecond      int      `toml:"flows_per_second"`
+	QueriesPerSecond    int      `toml:"queries_per_second"`
+	BytesPerSecond      Size     `toml:"bytes_per_second"`
+	TotalBytesPerSecond Size     `toml:"total_bytes_per_second"`
+	QuotaDay            Size     `toml:"quota_day"`
+	QuotaMonth          Size     `toml:"quota_month"`
+	FlowIdle            Duration `toml:"flow_idle"`
+	FlowLife            Duration `toml:"flow_life"`
 	// DialTimeout bounds a dial, lookup included.
 	DialTimeout Duration `toml:"dial_timeout"`
 	// UDPIdle ends a UDP flow in which nothing has passed for so long.
 	UDPIdle Duration `toml:"udp_idle"`
+	// Names are other names of the exit, under the same policy and limits.
+	Names map[string]ExitName `toml:"names"`
 }
 
 // Relay is for `nws-vpn relay`, and for the relay within an exit or a client.
@@ -273,7 +293,10 @@ func Default() *Config {
 			Mode:        ModeAuto,
 			ConnectR:    ConnectRTLS,
 			Policy:      exit.DefaultPreset,
+			MaxSessions: 1024,
 			MaxFlows:    exit.DefaultMaxFlows,
+			MaxClients:  exit.DefaultClients,
+			FlowIdle:    defaultFlowIdle,
 			DialTimeout: Duration(exit.DefaultDialTimeout),
 			UDPIdle:     Duration(exit.DefaultUDPIdle),
 		},

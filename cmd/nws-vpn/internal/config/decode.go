@@ -90,6 +90,8 @@ func (d *decoder) set(into, value any, key toml.Key) {
 		*into, err = asInteger[uint32](value, 0, math.MaxUint32)
 	case *Duration:
 		*into, err = asDuration(value)
+	case *Size:
+		*into, err = asSize(value)
 	case *[]string:
 		*into, err = asList(value, asString)
 	case *[]uint16:
@@ -102,6 +104,8 @@ func (d *decoder) set(into, value any, key toml.Key) {
 		*into, err = asList(value, parsed(exit.ParseNameserver))
 	case *map[string]string:
 		*into = asMap(d, value, key, sameText, asString)
+	case *map[string]ExitName:
+		*into = d.exitNames(value, key)
 	case *map[uint16]exit.Target:
 		*into = asMap(d, value, key, parsePort, parsed(exit.ParseTarget))
 	default:
@@ -189,6 +193,24 @@ func asMap[K comparable, T any](d *decoder, v any, path toml.Key, key func(strin
 		}
 	}
 	return m
+}
+
+// exitNames reads the sections of the exit's other names.
+func (d *decoder) exitNames(v any, path toml.Key) map[string]ExitName {
+	sections := asMap(d, v, path, sameText, func(v any) (map[string]any, error) {
+		section, ok := v.(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("want a section, with a key_file in it, not %s", kind(v))
+		}
+		return section, nil
+	})
+	names := make(map[string]ExitName, len(sections))
+	for label, section := range sections {
+		var n ExitName
+		d.table(reflect.ValueOf(&n).Elem(), section, append(slices.Clip(path), label))
+		names[label] = n
+	}
+	return names
 }
 
 // parsed makes a conversion of a parser of text.

@@ -1,5 +1,5 @@
 // Package control is how `nws-vpn status`, `nws-vpn down` and others talk to a running
-// `nws-vpn up`: HTTP over a UNIX socket in the state directory. The directory
+// `nws-vpn up`, and `nws-vpn exit status` and others to an exit: HTTP over a UNIX socket in the state directory. The directory
 // is 0700 and the socket 0600, so the file system decides who may ask.
 package control
 
@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,41 +39,40 @@ type Handler interface {
 
 // Server listens on the socket of one state directory.
 type Server struct {
-	listener net.Listener
+	listener *removing
 	http     *http.Server
 	done     chan struct{}
 }
 
-// Listen makes the state directory if needed and serves h on its socket. A
-// socket left by a program that died is replaced; the caller must hold the
-// lock that keeps a second program away.
+// Listen serves h on the socket of a state directory; see Serve.
 func Listen(stateDir string, h Handler) (*Server, error) {
-	if err := os.MkdirAll(stateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	path := filepath.Join(stateDir, socketName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	l, err := listenPrivate(path)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(h.Status())
-	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { AnswerJSON(w, h.Status()) })
 	mux.HandleFunc("POST /down", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		h.Down(r.FormValue("unlock") != "")
 	})
-	mux.HandleFunc("POST /lock", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.Lock()) })
-	mux.HandleFunc("POST /confirm", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.Confirm()) })
+	mux.HandleFunc("POST /lock", func(w http.ResponseWriter, _ *http.Request) { Answer(w, h.Lock()) })
+	mux.HandleFunc("POST /confirm", func(w http.ResponseWriter, _ *http.Request) { Answer(w, h.Confirm()) })
+	return Serve(stateDir, mux)
+}
+
+// Serve makes the state directory if needed and serves h on its socket. A socket
+// left by a program that died is replaced; the caller must know that there is no
+// other program, or that it has let go of the socket.
+func Serve(stateDir string, h http.Handler) (*Server, error) {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	path := filepath.Join(stateDir, socketName)
+	l, err := listenPrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
 	s := &Server{
 		listener: l,
 		http: &http.Server{
-			Handler:           mux,
+			Handler:           h,
 			ReadHeaderTimeout: 5 * time.Second,
 			IdleTimeout:       5 * time.Second,
 			MaxHeaderBytes:    8 << 10,
@@ -86,9 +86,19 @@ func Listen(stateDir string, h Handler) (*Server, error) {
 	return s, nil
 }
 
-// answer says how something that was asked for went. An error's text is for the
+// LetGo leaves the socket's name to another program, which may replace it from
+// now on: Close does not remove it any more.
+func (s *Server) LetGo() { s.listener.letGo.Store(true) }
+
+// AnswerJSON answers with what v is as JSON.
+func AnswerJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+// Answer says how something that was asked for went. An error's text is for the
 // user.
-func answer(w http.ResponseWriter, err error) {
+func Answer(w http.ResponseWriter, err error) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
@@ -98,7 +108,7 @@ func answer(w http.ResponseWriter, err error) {
 
 // listenPrivate binds path under a temporary name, so that it never exists
 // with wider permissions than it ends with.
-func listenPrivate(path string) (net.Listener, error) {
+func listenPrivate(path string) (*removing, error) {
 	tmp := path + ".new"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -116,17 +126,21 @@ func listenPrivate(path string) (net.Listener, error) {
 		os.Remove(tmp)
 		return nil, err
 	}
-	return &removing{l, path}, nil
+	return &removing{UnixListener: l, path: path}, nil
 }
 
-// removing is a listener that takes its socket away when it closes.
+// removing is a listener that takes its socket away when it closes, unless it has
+// let go of it.
 type removing struct {
 	*net.UnixListener
-	path string
+	path  string
+	letGo atomic.Bool
 }
 
 func (r *removing) Close() error {
-	os.Remove(r.path)
+	if !r.letGo.Load() {
+		os.Remove(r.path)
+	}
 	return r.UnixListener.Close()
 }
 
@@ -145,7 +159,7 @@ func (s *Server) Close() error {
 
 // Status asks the program of stateDir for its status, as the JSON it sent.
 func Status(ctx context.Context, stateDir string) ([]byte, error) {
-	return do(ctx, stateDir, http.MethodGet, "/status")
+	return Do(ctx, stateDir, http.MethodGet, "/status")
 }
 
 // Down asks the program of stateDir to end, and to open the machine even in
@@ -155,26 +169,28 @@ func Down(ctx context.Context, stateDir string, unlock bool) error {
 	if unlock {
 		path += "?unlock=1"
 	}
-	_, err := do(ctx, stateDir, http.MethodPost, path)
+	_, err := Do(ctx, stateDir, http.MethodPost, path)
 	return err
 }
 
 // Lock has the program of stateDir switch to lockdown.
 func Lock(ctx context.Context, stateDir string) error {
-	_, err := do(ctx, stateDir, http.MethodPost, "/lock")
+	_, err := Do(ctx, stateDir, http.MethodPost, "/lock")
 	return err
 }
 
 // Confirm keeps the tunnel of stateDir, which would be rolled back otherwise.
 func Confirm(ctx context.Context, stateDir string) error {
-	_, err := do(ctx, stateDir, http.MethodPost, "/confirm")
+	_, err := Do(ctx, stateDir, http.MethodPost, "/confirm")
 	return err
 }
 
 // maxAnswer bounds what a client reads from the socket.
-const maxAnswer = 1 << 20
+const maxAnswer = 16 << 20
 
-func do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
+// Do sends a request to the program of stateDir and returns its answer. The
+// path may have a query.
+func Do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -191,7 +207,7 @@ func do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, ErrNotRunning
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("control socket in %s: permission denied: run this as the user who ran `nws-vpn up` (usually root)", stateDir)
+		return nil, fmt.Errorf("control socket in %s: permission denied: run this as the user whose program it is (usually root)", stateDir)
 	case err != nil:
 		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
 	}
