@@ -34,7 +34,19 @@ func (s station) Send(ctx context.Context, to envelope.PublicKey, plaintext []by
 	if err != nil {
 		return err
 	}
-	return s.relay.Publish(ctx, event, id)
+	// The reference subscribes while it publishes: what is answered faster finds
+	// nobody who listens yet, and is offered again.
+	for {
+		err := s.relay.Publish(ctx, event, id)
+		if err == nil || !strings.Contains(err.Error(), "mute:") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // listen hands what arrives for the station to receive until the test ends.
