@@ -13,6 +13,10 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
+// ErrReplaced is the cause of the end of an announcement's context when another
+// process with the same key announces from now on.
+var ErrReplaced = errors.New("another process has taken over")
+
 // withdrawTimeout bounds how long the end of an announcement takes.
 const withdrawTimeout = 2 * time.Second
 
@@ -20,8 +24,8 @@ const withdrawTimeout = 2 * time.Second
 func (l *Listener) Load() int { return 100 * len(l.slots) / cap(l.slots) }
 
 // Announce tells whoever asks the listener's relays that this exit is there,
-// until ctx ends, and then takes it back, which takes at most two seconds. It
-// announces again in time, with the load of the moment, to a relay that comes
+// until ctx ends, and then takes it back, which takes at most two seconds, unless
+// the cause of ctx's end is ErrReplaced. It announces again in time, with the load of the moment, to a relay that comes
 // back, and soon after again has got a value. about says what else the exit
 // tells of itself; again may be nil. The error, unless it is ctx's, is what
 // cannot be announced; a relay that refuses is only logged.
@@ -59,6 +63,9 @@ func (l *Listener) Announce(ctx context.Context, about func() announce.Announcem
 		sleepUntil(ctx, again, time.Until(next))
 	}
 	keeping.Wait()
+	if errors.Is(context.Cause(ctx), ErrReplaced) {
+		return ctx.Err()
+	}
 	withdrawal, err := publisher.Withdraw(time.Now(), instance)
 	if err != nil {
 		return fmt.Errorf("nostrlink: the announcement is not taken back: %w", err)

@@ -63,7 +63,7 @@ func (d *Directory) Look(ctx context.Context, rule Rule) (*Found, error) {
 	if len(d.relays) == 0 {
 		return nil, errors.New("no relay is known to look for exits: name one with --relay wss://… or with relays in the section [up] of the configuration")
 	}
-	follows := d.follows(ctx, rule.FollowsOf)
+	follows, _ := d.follows(ctx, rule.FollowsOf)
 	found := &Found{Trust: announce.NewTrust(rule.Listed, follows)}
 	book := announce.NewBook(announce.BookOptions{Admits: found.Trust.Admits, Allow: d.own})
 	found.Failed = d.fill(ctx, book, authors(rule.Listed, follows))
@@ -99,14 +99,25 @@ func authors(listed []envelope.PublicKey, follows []announce.Follows) []string {
 	return keys
 }
 
-// follows fetches the newest follow lists of authors.
-func (d *Directory) follows(ctx context.Context, of []envelope.PublicKey) []announce.Follows {
+// Follows fetches the newest follow list (NIP-02) of each author that a relay has
+// one of. It fails when no relay has answered.
+func (d *Directory) Follows(ctx context.Context, of []envelope.PublicKey) ([]announce.Follows, error) {
+	lists, failed := d.follows(ctx, of)
+	if len(of) > 0 && len(lists) == 0 && len(failed) == len(d.relays) {
+		return nil, errors.Join(append(failed, errors.New("no relay could be asked for follow lists"))...)
+	}
+	return lists, nil
+}
+
+// follows fetches the newest follow lists of authors, and says why relays could
+// not be asked.
+func (d *Directory) follows(ctx context.Context, of []envelope.PublicKey) ([]announce.Follows, []error) {
 	if len(of) == 0 {
-		return nil
+		return nil, nil
 	}
 	newest := make(map[envelope.PublicKey]announce.Follows)
 	var mu sync.Mutex
-	d.query(ctx, 0, []relay.Filter{{Kinds: []int{announce.KindFollows}, Authors: authors(of, nil)}},
+	failed := d.query(ctx, 0, []relay.Filter{{Kinds: []int{announce.KindFollows}, Authors: authors(of, nil)}},
 		func(_ string, ev *envelope.Event) error {
 			if !slices.Contains(of, ev.PubKey) {
 				return nil
@@ -131,7 +142,7 @@ func (d *Directory) follows(ctx context.Context, of []envelope.PublicKey) []anno
 		}
 		lists = append(lists, list)
 	}
-	return lists
+	return lists, failed
 }
 
 // fill enters what the relays have into a book, and returns why they had

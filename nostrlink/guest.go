@@ -37,14 +37,19 @@ func (l *Listener) Guests() []Guest {
 	return list
 }
 
-// TurnOut ends the sessions of those whom turnOut names, with what the other end
-// is told. Flows of entries without a session are not concerned.
+// TurnOut ends the sessions of those for whom turnOut returns an error, and the
+// flows of entries without a session.
 func (l *Listener) TurnOut(turnOut func(Client) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for g := range l.guests {
 		if err := turnOut(g.client); err != nil {
 			g.end(err)
+		}
+	}
+	for f := range l.flows {
+		if err := turnOut(f.client); err != nil {
+			f.end(err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
@@ -42,10 +43,15 @@ func linkAs(t *testing.T, exit envelope.PublicKey, relay string, opts LinkOption
 	return l
 }
 
+// as shows every exit the same.
+func as(c Credentials) func(envelope.PublicKey) Credentials {
+	return func(envelope.PublicKey) Credentials { return c }
+}
+
 func TestIdentityIsProven(t *testing.T) {
 	exit, alice := newKey(t), newKey(t)
 	d := newDoorman(exit, 10)
-	g, err := newGreeting(exit.Public(), wishes{identity: &alice, token: "secret"})
+	g, err := newGreeting(exit.Public(), wishes{Credentials: Credentials{Identity: &alice, Token: "secret"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +141,7 @@ func TestAdmit(t *testing.T) {
 	if err := stranger.Connect(ctx); err == nil || !strings.Contains(err.Error(), "members only") || wire.CodeOf(err) != wire.CodeDenied {
 		t.Errorf("a stranger: %v", err)
 	}
-	member := linkAs(t, key.Public(), relay, LinkOptions{Identity: &alice})
+	member := linkAs(t, key.Public(), relay, LinkOptions{Credentials: as(Credentials{Identity: &alice})})
 	if err := member.Connect(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -147,11 +153,11 @@ func TestAdmit(t *testing.T) {
 	if c := <-who; c != (Client{alice.Public(), true}) {
 		t.Errorf("the flow is of %+v", c)
 	}
-	again := linkAs(t, key.Public(), relay, LinkOptions{Identity: &alice})
+	again := linkAs(t, key.Public(), relay, LinkOptions{Credentials: as(Credentials{Identity: &alice})})
 	if err := again.Connect(ctx); err == nil || !strings.Contains(err.Error(), "1 sessions") {
 		t.Errorf("a second session: %v", err)
 	}
-	invited := linkAs(t, key.Public(), relay, LinkOptions{Token: "open sesame"})
+	invited := linkAs(t, key.Public(), relay, LinkOptions{Credentials: as(Credentials{Token: "open sesame"})})
 	if err := invited.Connect(ctx); err != nil {
 		t.Errorf("with an invitation: %v", err)
 	}
@@ -287,5 +293,67 @@ func TestWorkForAnAnswer(t *testing.T) {
 	}
 	if g.doesWork(&RefusedError{Err: errors.New("x"), Work: mostWork + 1}) || g.doesWork(&RefusedError{Err: errors.New("x")}) || g.doesWork(errors.New("x")) {
 		t.Error("any work is done")
+	}
+}
+
+// What an exit may say of itself is counted, in a map that it cannot fill.
+func TestRefusals(t *testing.T) {
+	var r refusals
+	r.count(&wire.Error{Code: wire.CodeRefused, Text: "the destination's business"})
+	if n := r.byText(); len(n) != 0 {
+		t.Errorf("counted %v", n)
+	}
+	for range 3 {
+		r.count(&wire.Error{Code: wire.CodeDenied, Text: "port 25 is closed\nat this exit"})
+	}
+	for i := range 1000 {
+		r.count(&wire.Error{Code: wire.CodeBusy, Text: strings.Repeat("x", i)})
+	}
+	n := r.byText()
+	if len(n) != maxRefusals+1 || n[otherRefusals] != 1000-maxRefusals+1 {
+		t.Errorf("%d texts, %d others", len(n), n[otherRefusals])
+	}
+	for text, times := range n {
+		if strings.Contains(text, "port 25") && (strings.ContainsAny(text, "\n") || times != 3) {
+			t.Errorf("%q: %d", text, times)
+		}
+	}
+}
+
+// A link shows credentials to the exit that they are for, a router to no other.
+func TestCredentialsAreForOneExit(t *testing.T) {
+	ctx, relay, mine, other, alice := patience(t), startRelay(t), newKey(t), newKey(t), newKey(t)
+	seen := make(chan Client, 10)
+	tokens := make(chan string, 10)
+	opts := ListenerOptions{Admit: func(c Client, token string) error {
+		seen <- c
+		tokens <- token
+		return nil
+	}}
+	listen(t, mine, relay, opts, echo)
+	listen(t, other, relay, opts, echo)
+	only := LinkOptions{Mode: SessionOnly, Credentials: func(exit envelope.PublicKey) Credentials {
+		if exit != mine.Public() {
+			return Credentials{}
+		}
+		return Credentials{Identity: &alice, Token: "secret"}
+	}}
+	main := linkAs(t, mine.Public(), relay, only)
+	if err := main.Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if c, token := <-seen, <-tokens; c != (Client{alice.Public(), true}) || token != "secret" {
+		t.Errorf("the exit sees %+v, %q", c, token)
+	}
+	router := main.hub.NewRouter(main, []string{relay}, only)
+	defer router.Close()
+	host := name.Name{Key: other.Public(), Relays: []string{relay}}.Host()
+	conn, err := router.DialContext(ctx, "tcp", host+":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if c, token := <-seen, <-tokens; c.Proven || token != "" {
+		t.Errorf("another exit sees %+v, %q", c, token)
 	}
 }

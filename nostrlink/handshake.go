@@ -68,13 +68,12 @@ func (t *transcript) derive(local envelope.SecretKey, peer wire.PublicKey, ident
 
 // wishes are what an entry tells the exit about itself.
 type wishes struct {
+	Credentials
 	agent     string
-	relays    []string            // it can use, as relayURL writes them
-	spread    Spread              // of what the exit sends
-	duplicate bool                // small packets of the exit
-	direct    []string            // addresses where we wait for a connection of the exit
-	identity  *envelope.SecretKey // to be proven, or nil
-	token     string
+	relays    []string // it can use, as relayURL writes them
+	spread    Spread   // of what the exit sends
+	duplicate bool     // small packets of the exit
+	direct    []string // addresses where we wait for a connection of the exit
 }
 
 // greeting is the entry's half of a handshake with one exit. It has no I/O, and
@@ -126,10 +125,10 @@ func (g *greeting) event(ctx context.Context, now time.Time) (event []byte, id [
 		Spread:       spreadWord(g.spread),
 		Duplicate:    g.duplicate,
 		Direct:       g.direct,
-		Token:        g.token,
+		Token:        g.Token,
 	}
-	if g.identity != nil {
-		if hello.Identity, err = g.prove(*g.identity, now); err != nil {
+	if g.Identity != nil {
+		if hello.Identity, err = g.prove(*g.Identity, now); err != nil {
 			return nil, id, err
 		}
 	}

@@ -47,13 +47,20 @@ type LinkOptions struct {
 	// an exit carries no DNS.
 	Resolver string
 	Direct   Direct // paths to the exit that need no relay
-	// Identity is proven to the exit, and to nobody else; nil: the exit learns
-	// nothing of who dials. Token is that of an invitation.
-	Identity *envelope.SecretKey
-	Token    string
+	// Credentials says what an exit is shown of who dials; nil: nothing. It is
+	// asked about each exit by its key, so that what is meant for one is never
+	// shown to another.
+	Credentials func(exit envelope.PublicKey) Credentials
 	// Reverse is offered to an exit without a session, which may connect to it
 	// instead of sending over relays (CONNECTR): in the clear. nil offers none.
 	Reverse *compat.ReverseListener
+}
+
+// Credentials are what an exit is shown of who dials. The zero value shows
+// nothing: to the exit, each session is a stranger's.
+type Credentials struct {
+	Identity *envelope.SecretKey // is proven; or nil
+	Token    string              // of an invitation; or empty
 }
 
 // Link is an entry's way to one exit. While it is served it keeps a session
@@ -68,6 +75,8 @@ type Link struct {
 	exit   envelope.PublicKey
 	relays []string
 	opts   LinkOptions
+
+	refusals refusals // of flows
 
 	taken, known         chan struct{} // closed by tookGreeting and answeredGreeting
 	takenOnce, knownOnce sync.Once
@@ -109,14 +118,17 @@ type LinkStatus struct {
 	Agent   string        // the exit's software, as it says
 	Failure error         // why the last attempt failed or what ails the session, or nil
 	Session session.Stats // of the session that is up
-	Plain   bool          // there is no session: NWS is spoken as written
-	NWS     compat.Stats  // while Plain
+	// Refused are the flows that the exit did not want to serve, by what it said,
+	// since the link began. What failed at a destination is not among them.
+	Refused map[string]uint64
+	Plain   bool         // there is no session: NWS is spoken as written
+	NWS     compat.Stats // while Plain
 }
 
 // Status reports where the link stands.
 func (l *Link) Status() LinkStatus {
 	l.mu.Lock()
-	s := LinkStatus{State: l.state, Since: l.since, Failure: l.failure}
+	s := LinkStatus{State: l.state, Since: l.since, Failure: l.failure, Refused: l.refusals.byText()}
 	up, plain := l.up, l.plain
 	l.mu.Unlock()
 	switch {

@@ -27,8 +27,9 @@ type ListenerOptions struct {
 	// session.
 	SessionOnly bool
 	// Admit decides about a session before it is opened, by who asks and what
-	// invitation he shows; its error is told to him. nil admits everybody. It is
-	// called from many goroutines and should return at once.
+	// invitation he shows; its error is told to him. Of entries without a session
+	// it decides about each flow, and they are told nothing. nil admits everybody.
+	// It is called from many goroutines and should return at once.
 	Admit func(who Client, token string) error
 	// MaxSessionsPerClient bounds those of one client; 0 for no bound.
 	MaxSessionsPerClient int
@@ -70,9 +71,10 @@ type Listener struct {
 	relays []string
 	opts   ListenerOptions
 
-	mu      sync.Mutex // guards doorman and guests
+	mu      sync.Mutex // guards doorman, guests and flows
 	doorman *doorman
 	guests  map[*guest]struct{}
+	flows   map[*nwsFlow]struct{}
 
 	toll     toll
 	draining atomic.Bool
@@ -103,6 +105,7 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 	l := &Listener{
 		hub: h, key: key, relays: relayURLs(relays), opts: opts,
 		guests:   make(map[*guest]struct{}),
+		flows:    make(map[*nwsFlow]struct{}),
 		toll:     toll{busy: opts.Busy, least: min(opts.MinWork, mostWork)},
 		doorman:  newDoorman(key, 4*opts.MaxSessions),
 		arrivals: newArrivals(key, maxPeers),

@@ -80,6 +80,40 @@ func (l *Listener) serveNWS(ctx context.Context, handle Handle) {
 		if err != nil {
 			return
 		}
-		l.wg.Go(func() { handle(ctx, req) })
+		client := Client{req.Peer(), true}
+		if l.opts.Admit != nil {
+			if err := l.opts.Admit(client, ""); err != nil {
+				l.books.notLetIn.Add(1)
+				req.Reject(err) // of which NWS tells nothing
+				continue
+			}
+		}
+		l.wg.Go(func() { l.handleNWS(ctx, nwsRequest{req}, client, handle) })
 	}
 }
+
+// handleNWS has a flow handled that may be turned out meanwhile.
+func (l *Listener) handleNWS(ctx context.Context, req Request, client Client, handle Handle) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	f := &nwsFlow{client, end}
+	l.mu.Lock()
+	l.flows[f] = struct{}{}
+	l.mu.Unlock()
+	handle(ctx, req)
+	l.mu.Lock()
+	delete(l.flows, f)
+	l.mu.Unlock()
+}
+
+// nwsFlow is a flow of an entry without a session.
+type nwsFlow struct {
+	client Client
+	end    context.CancelCauseFunc
+}
+
+// nwsRequest is a flow that says who asks: every message is signed by its author.
+type nwsRequest struct{ *compat.Request }
+
+// Client is who asks, which is proven.
+func (r nwsRequest) Client() (key [32]byte, proven bool) { return r.Peer(), true }

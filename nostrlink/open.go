@@ -58,9 +58,11 @@ func (l *Link) open(ctx context.Context) (*opened, error) {
 
 func (l *Link) wishes() wishes {
 	w := wishes{
-		identity: l.opts.Identity, token: l.opts.Token,
 		agent: l.opts.Agent, spread: l.opts.Spread, duplicate: l.opts.Duplicate,
 		direct: l.opts.Direct.offer(),
+	}
+	if l.opts.Credentials != nil {
+		w.Credentials = l.opts.Credentials(l.exit)
 	}
 	for _, url := range l.relays {
 		if len(url) <= wire.MaxRelayURL && len(w.relays) < wire.MaxRelays {
@@ -77,6 +79,7 @@ func (l *Link) take(b *bundle, a *answered) *opened {
 		MaxStreams: a.welcome.MaxStreams, MaxPacket: a.welcome.MaxPacket,
 	}, l.opts.Log)
 	cfg.Spread, cfg.Duplicate = l.opts.Spread, l.opts.Duplicate
+	cfg.Refused = l.refusals.count
 	s := session.New(cfg)
 	relays := []string{a.relay}
 	for _, url := range relayURLs(a.welcome.Relays) {

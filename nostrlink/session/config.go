@@ -51,6 +51,10 @@ type Config struct {
 	DeadAfter time.Duration
 	AckDelay  time.Duration // how long an acknowledgement waits for company; default 50 ms
 	Log       *slog.Logger  // or nil
+
+	// Refused is told each answer of the other end to an OPEN of ours that is no,
+	// or nil. It must return at once and not call the session.
+	Refused func(*wire.Error)
 }
 
 // The defaults of Limits and Config.

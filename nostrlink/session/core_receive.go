@@ -213,10 +213,14 @@ func (c *core) onRefuse(s *stream, f *wire.Refuse) {
 		c.violation(wire.CodeProtocol, "REFUSE for stream %d", s.id)
 		return
 	}
-	s.phase = refused
 	c.takeBack(s.out.next - f.Received)
+	no := &wire.Error{Code: f.Code, Text: string(f.Text)}
+	if c.cfg.Refused != nil && s.phase != refused {
+		c.cfg.Refused(no)
+	}
+	s.phase = refused
 	if s.err == nil {
-		s.err = &wire.Error{Code: f.Code, Text: string(f.Text)}
+		s.err = no
 	}
 	c.dropUnsent(s)
 	c.truncate(s)
