@@ -2,6 +2,7 @@
 # make test     everything; as root with the tests in network namespaces
 # make bench    speed and memory, one line per figure (root)
 # make lint     formatting, vet, staticcheck, module file, other systems
+# make leak-doc docs/leak-tests.md, from the tests
 # make build    ./nws-vpn, static
 # make install  into $(PREFIX)/bin, with systemd's units in $(PREFIX)/lib
 
@@ -22,7 +23,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Namespaces need root; sudo is asked for when it is there.
 SUDO = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: build demo test unit fuzz bench lint tools install uninstall clean
+.PHONY: leak-doc build demo test unit fuzz bench lint tools install uninstall clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o nws-vpn ./cmd/nws-vpn
@@ -62,6 +63,10 @@ fuzz:
 			echo "$$out"; exit 1; \
 		done; \
 	done
+
+# The list of leak checks, from the tests.
+leak-doc:
+	$(GO) run ./test/leakdoc . docs/leak-tests.md
 
 bench: build
 	$(GO) build -o bin/bench ./test/bench

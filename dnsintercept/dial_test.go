@@ -86,6 +86,7 @@ func TestDialPutsTheNameBack(t *testing.T) {
 	}
 }
 
+// leak check 12: unknown fake addresses are refused
 func TestDialRefusesUnknownFakes(t *testing.T) {
 	i := newInterceptor(t, noUpstream(t), Options{})
 	// A petname that an earlier configuration had.

@@ -201,6 +201,7 @@ func TestOnAMachineTheServerAnswersPings(t *testing.T) {
 	}
 }
 
+// leak check 42: port 853
 func TestOnAMachineDNSOverTLS(t *testing.T) {
 	for refuse, want := range map[bool]error{false: nil, true: syscall.ECONNREFUSED} {
 		host := machine(t, newInterceptor(t, upstreamFunc(echo), Options{RefuseTLS: refuse}))

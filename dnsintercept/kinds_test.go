@@ -18,6 +18,8 @@ var kinds = map[string]dnsmessage.Type{
 
 // TestEveryKindHasADefinedAnswer asks for each, of a name of ours, of one of
 // ours that does not exist, and of another's.
+//
+// leak check 40: every type, for every sort of name
 func TestEveryKindHasADefinedAnswer(t *testing.T) {
 	for what, kind := range kinds {
 		for _, size := range []int{0, 512, 1232, 4096, 65535} {
@@ -67,6 +69,8 @@ func checkKind(t *testing.T, what string, a ask) {
 
 // TestChainsComeBackWhole has an upstream follow names: nothing of it is lost,
 // reordered or followed again, and the question's case is the program's.
+//
+// leak check 40: chains of CNAMEs
 func TestChainsComeBackWhole(t *testing.T) {
 	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: 1, Response: true, RecursionAvailable: true, AuthenticData: true})
 	b.EnableCompression()
@@ -103,6 +107,8 @@ func TestChainsComeBackWhole(t *testing.T) {
 // TestSearchDomainsWalkOn asks what a resolver with two search domains asks:
 // each name that does not exist is answered so, and the next one is asked. Names
 // of ours with a search domain behind them are none of ours.
+//
+// leak check 41: search domains walk on
 func TestSearchDomainsWalkOn(t *testing.T) {
 	asked := make(map[string]bool)
 	i := newInterceptor(t, upstreamFunc(func(_ context.Context, query []byte) ([]byte, error) {
@@ -138,6 +144,7 @@ func TestSearchDomainsWalkOn(t *testing.T) {
 	}
 }
 
+// leak check 40: AXFR and IXFR
 func TestTransfersAreRefused(t *testing.T) {
 	for _, kind := range []dnsmessage.Type{dnsmessage.TypeAXFR, typeIXFR} {
 		for _, host := range []string{"example.com", "nostr", "blog.nostr"} {

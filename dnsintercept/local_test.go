@@ -9,6 +9,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// leak check 41: NXDOMAIN with SOA
+// leak check 42: the canary
 func TestLocalAnswers(t *testing.T) {
 	const a, aaaa, none = dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.Type(0)
 	const ok, nx = dnsmessage.RCodeSuccess, dnsmessage.RCodeNameError
@@ -94,6 +96,7 @@ func TestSpellingsShareNoAddressButStayStable(t *testing.T) {
 	}
 }
 
+// leak check 40: EDNS
 func TestEDNS(t *testing.T) {
 	i := newInterceptor(t, noUpstream(t), Options{})
 	for _, host := range []string{"blog.nostr", "unknown.nostr"} {

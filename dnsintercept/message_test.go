@@ -24,6 +24,7 @@ func longName(good []byte, last int) []byte {
 	return append(msg, 0, 0, 1, 0, 1)
 }
 
+// leak check 40: names of 255 bytes
 func TestLongestName(t *testing.T) {
 	msg := longName(ask{host: "x", kind: dnsmessage.TypeA}.pack(t), 61)
 	if q, err := parseQuery(msg); err != nil || q.end-headerLen != 255+4 {
@@ -31,6 +32,7 @@ func TestLongestName(t *testing.T) {
 	}
 }
 
+// leak check 40: malformed queries
 func TestMalformed(t *testing.T) {
 	good := ask{host: "example.com", kind: dnsmessage.TypeA, id: 0x1234, size: 1232}.pack(t)
 	edit := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(good)) }

@@ -70,6 +70,7 @@ func TestPoolAddressesFollowFromTheKey(t *testing.T) {
 	}
 }
 
+// leak check 43: the oldest idle name goes
 func TestPoolGivesUpTheLeastRecentlyUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(t, PoolOptions{Capacity: 3})
@@ -132,6 +133,7 @@ func checkKnown(t *testing.T, p *Pool, want ...bool) {
 	}
 }
 
+// leak check 43: addresses of live flows stay, or an error
 func TestPoolKeepsWhatIsInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(t, PoolOptions{Capacity: 1})
@@ -182,6 +184,7 @@ func TestPoolUnknownAddresses(t *testing.T) {
 	}
 }
 
+// leak check 45: a free range is chosen
 func TestFreeRange(t *testing.T) {
 	for _, tt := range []struct {
 		used   string

@@ -236,6 +236,7 @@ func TestFlowEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// leak check 40: pipelines over TCP
 func TestTCPPipelines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -55,6 +55,7 @@ func TestFileStore(t *testing.T) {
 	}
 }
 
+// leak check 27: no address for two names, wherever the file was cut
 func TestFileStoreAfterPowerCuts(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "addresses")

@@ -114,6 +114,8 @@ func echoed(conn net.Conn, size int) error {
 // TestAttackingRelay transfers bytes while the relay attacks, through two
 // sessions at once, so that there is something to transplant. All must arrive
 // in the session that was there at first; what a binding stopped is counted.
+//
+// leak check 29: a relay that forges, repeats and reorders
 func TestAttackingRelay(t *testing.T) {
 	everything := relaytest.Together(relaytest.Reflect(), relaytest.Replay(2), relaytest.ForgeID(2), relaytest.Invent(2))
 	for _, c := range []struct {

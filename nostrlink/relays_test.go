@@ -120,6 +120,7 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 	}
 }
 
+// leak check 29: a relay that limits the rate
 func TestARelaysRateLimitIsKept(t *testing.T) {
 	key := newKey(t)
 	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{PerSecond: 40}})

@@ -48,6 +48,8 @@ func (p *plug) pull() {
 // TestExitThatVanishes: an exit is gone without a word, another process answers
 // to its key. A relay that goes on sending what it has does not hold the entry
 // to the one that is gone.
+//
+// leak check 30: an exit that vanishes
 func TestExitThatVanishes(t *testing.T) {
 	for name, attack := range map[string]relaytest.Attack{
 		"good relay": nil, "reflect": relaytest.Reflect(), "replay": relaytest.Replay(1),

@@ -138,6 +138,8 @@ func registerEth0(t *testing.T, server string) {
 
 // TestDNSManagers puts a tunnel up and down on each, then again, with the
 // machine in another network before it goes down: that network's servers stay.
+//
+// leak check 36: systemd-resolved, NetworkManager and resolvconf on a bus of the test's own
 func TestDNSManagers(t *testing.T) {
 	for _, m := range managers {
 		t.Run(m.name, func(t *testing.T) {

@@ -65,6 +65,8 @@ func TestKeepNames(t *testing.T) {
 
 // TestKeepAgainstADHCPClient has one write the file while the machine moves: our
 // file comes back, and goes to make room for the new one.
+//
+// leak check 37: put back, then left alone with a warning
 func TestKeepAgainstADHCPClient(t *testing.T) {
 	enterNamespaces(t)
 	openTUN(t, "nws0")

@@ -11,6 +11,8 @@ import (
 
 // TestHold is lockdown: after the process, and after its successor, the machine
 // stays closed until somebody unlocks it.
+//
+// leak check 28: closed beyond the process
 func TestHold(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)

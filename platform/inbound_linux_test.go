@@ -87,6 +87,8 @@ const (
 
 // TestInboundSurvives keeps connections from outside through every state, with
 // every reverse path check.
+//
+// leak check 17: connections from outside, older and newer
 func TestInboundSurvives(t *testing.T) {
 	for _, strict := range []int{0, 1, 2} {
 		t.Run(fmt.Sprintf("rp_filter %d", strict), func(t *testing.T) {
@@ -169,6 +171,7 @@ func TestSessionThatSpeaksFirst(t *testing.T) {
 	}
 }
 
+// leak check 17: refused with the strict option
 func TestInboundRefused(t *testing.T) {
 	far := enterNamespaces(t)
 	echoServer(t, "192.0.2.2:22")
@@ -208,6 +211,8 @@ func TestInboundRefused(t *testing.T) {
 
 // TestOwnConnectionFromBefore is one that a program has opened before the tunnel
 // was up: what it sends comes out of the tunnel, which ends it.
+//
+// leak check 13: a program's own connection from before
 func TestOwnConnectionFromBefore(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)
@@ -265,6 +270,8 @@ func TestAnswersOpenNothing(t *testing.T) {
 
 // TestTunnelAddressIsHidden asks for the tunnel's address from the network, by
 // ARP and by packets to it (CVE-2019-14899).
+//
+// leak check 14: packets from outside to the tunnel's address
 func TestTunnelAddressIsHidden(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)

@@ -162,6 +162,7 @@ func TestDeviceOfTheSameName(t *testing.T) {
 	}
 }
 
+// leak check 21: no room for the journal
 func TestFullDisk(t *testing.T) {
 	enterNamespaces(t)
 	dir := stateDir(t)
@@ -210,6 +211,8 @@ func TestFullDisk(t *testing.T) {
 // TestPowerCut takes the files as they are at every point, as a disk would keep
 // them, and repairs from these after a restart, which the kernel's part does not
 // survive.
+//
+// leak check 27: the journal cut at any byte
 func TestPowerCut(t *testing.T) {
 	enterNamespaces(t)
 	openTUN(t, "nws0")

@@ -111,6 +111,8 @@ func addForeignRule() error {
 
 // TestKeepPutsBack changes one thing after the other from outside. A relay's
 // connection and one from outside live through all of it.
+//
+// leak check 22: each thing in force, removed and put back
 func TestKeepPutsBack(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)

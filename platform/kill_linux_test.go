@@ -130,6 +130,8 @@ var resolvers = []struct {
 
 // TestKillAtEveryStep kills a process at every point of up and down, and repairs
 // what it left: by CleanUp, twice, and by a new tunnel that takes it over.
+//
+// leak check 19: killed at every journalled step, then repaired, twice
 func TestKillAtEveryStep(t *testing.T) {
 	for i, r := range resolvers {
 		t.Run(r.name, func(t *testing.T) {

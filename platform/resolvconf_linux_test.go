@@ -12,6 +12,8 @@ import (
 
 // TestResolverDegrades has a resolver's file that cannot be replaced: the tunnel
 // comes up all the same, says so, and goes without a trace.
+//
+// leak check 36: files that cannot be replaced
 func TestResolverDegrades(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -88,6 +90,8 @@ func makeImmutable(t *testing.T, path string) {
 
 // TestResolverOfAnotherNetwork has another program write the file while the
 // tunnel is up, as a DHCP client does when the machine moves.
+//
+// leak check 38: a backup of another network is not restored
 func TestResolverOfAnotherNetwork(t *testing.T) {
 	enterNamespaces(t)
 	openTUN(t, "nws0")
@@ -190,6 +194,8 @@ func TestUplinkServersBehindAForwarder(t *testing.T) {
 }
 
 // TestExtendedAttributesComeBack is about labels and access lists.
+//
+// leak check 36: mode, owner and attributes come back
 func TestExtendedAttributesComeBack(t *testing.T) {
 	enterNamespaces(t)
 	must(t, unix.Setxattr("/etc/resolv.conf", "trusted.nws-vpn-test", []byte("label"), 0))

@@ -163,6 +163,7 @@ func (f *failer) step(point string) error {
 	return nil
 }
 
+// leak check 24: a change that fails, at every step
 func TestFailAtEveryStep(t *testing.T) {
 	enterNamespaces(t)
 	openTUN(t, "nws0")

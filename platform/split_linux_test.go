@@ -76,6 +76,7 @@ func secondNetwork(t *testing.T, far *peer, mine, theirs string) {
 	linkUp(t, far.handle, "wan", theirs)
 }
 
+// leak check 18: on the link and private, with and without the filter
 func TestLocalNetwork(t *testing.T) {
 	far := enterNamespaces(t)
 	secondNetwork(t, far, "10.9.0.2/24", "10.9.0.1/24")
@@ -259,6 +260,7 @@ func container(t *testing.T) *peer {
 	return box
 }
 
+// leak check 16: forwarded packets in every state
 func TestForwarded(t *testing.T) {
 	far := enterNamespaces(t)
 	box := container(t)

@@ -138,6 +138,7 @@ func sendAll(t *testing.T, s *sniffer, label string, check func(p probe, payload
 	return s.frames(t)
 }
 
+// leak check 1: more specific routes in main
 func TestTrafficGoesIntoTheTunnelOrNowhere(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)
@@ -210,6 +211,8 @@ func TestTrafficGoesIntoTheTunnelOrNowhere(t *testing.T) {
 
 // TestNoWindowBetweenCrashAndRestart kills a tunnel that is up, then starts
 // another: from one to the other no probe may get out.
+//
+// leak check 20: probes at every step of taking over
 func TestNoWindowBetweenCrashAndRestart(t *testing.T) {
 	far := enterNamespaces(t)
 	wire := newSniffer(t, far)
@@ -302,6 +305,8 @@ func TestIPv6SwitchedOff(t *testing.T) {
 
 // TestStrictReversePath connects to a relay where packets must come in by the
 // way the answer would go out: each combination of the two settings.
+//
+// leak check 10: all nine combinations of rp_filter
 func TestStrictReversePath(t *testing.T) {
 	far := enterNamespaces(t)
 	var listener net.Listener

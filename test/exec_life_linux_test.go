@@ -19,6 +19,8 @@ import (
 
 // A program that has left its parent, its group and its session is still inside,
 // and exec is there for it.
+//
+// leak check 48: until the last child has ended
 func TestExecWaitsForTheLast(t *testing.T) {
 	tun := execWorld(t)
 	const gate, result = nobodyDir + "/gate", nobodyDir + "/result"
@@ -54,6 +56,7 @@ func TestExecEndsTheRestOnASignal(t *testing.T) {
 	}
 }
 
+// leak check 48: signals
 func TestExecPassesSignalsOn(t *testing.T) {
 	tun := execWorld(t)
 	for name, sig := range map[string]syscall.Signal{
@@ -123,6 +126,8 @@ func (tun *tunnel) gone(list []int) {
 
 // With exec killed, its command has no network, even while process 1, which
 // would end it, is held up; and then it is ended.
+//
+// leak check 49: killed
 func TestExecKilled(t *testing.T) {
 	const mark = "probe-without-exec"
 	tun := execWorld(t)
@@ -157,6 +162,8 @@ curl -sS --max-time 20 http://%[4]s/?%[3]s 2>&1; dig +time=1 +tries=1 @%[5]s %[3
 }
 
 // What forbids exec is named, and nothing is half done.
+//
+// leak check 46: where user namespaces are forbidden
 func TestExecForbidden(t *testing.T) {
 	tun := execWorld(t)
 	needProgram(t, "unshare")

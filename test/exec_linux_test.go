@@ -90,6 +90,7 @@ func (tun *tunnel) ends(p *netlab.Process, want int) {
 	}
 }
 
+// leak check 46: as user 65534, without capabilities
 func TestExecAsNobody(t *testing.T) {
 	const mark = "probe-of-exec"
 	tun := execWorld(t)
@@ -130,6 +131,7 @@ func TestExecAsNobody(t *testing.T) {
 	tun.restored(before)
 }
 
+// leak check 48: exit codes
 func TestExecExitCodes(t *testing.T) {
 	tun := execWorld(t)
 	for _, c := range []struct {
@@ -177,6 +179,8 @@ func TestExecAsRoot(t *testing.T) {
 
 // The machine's own services, and whoever would look names up or connect on a
 // command's behalf, are out of its reach.
+//
+// leak check 47: no way to the host
 func TestExecReachesNobodyOutside(t *testing.T) {
 	tun := execWorld(t)
 	sockets := []string{
@@ -298,6 +302,8 @@ func (s *unixServer) soFar() (list []string) {
 
 // libc asks a name service daemon before all that nsswitch.conf says, and that
 // one looks names up outside.
+//
+// leak check 47: no daemon is asked for names
 func TestExecAsksNoDaemonForNames(t *testing.T) {
 	tun := execWorld(t)
 	daemon := tun.serveUNIX("/run/nscd/socket")

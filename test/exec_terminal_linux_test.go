@@ -47,6 +47,8 @@ func (tun *tunnel) letGo() {
 }
 
 // The command has the terminal, its size and its keys, each of them once.
+//
+// leak check 48: at a terminal
 func TestExecAtATerminal(t *testing.T) {
 	tun := execWorld(t)
 	p, keys := tun.atTerminal(execScript + ` sh -c 'tty; stty size; trap "echo interrupted" INT; echo ready; ` + untilGo + `; exit 44'`)

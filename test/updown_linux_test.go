@@ -155,6 +155,7 @@ func TestLifeWithoutAnExit(t *testing.T) {
 	tun.open("after an attempt that failed")
 }
 
+// leak check 28: locked, up, down, unlocked
 func TestLifeOfLockdown(t *testing.T) {
 	tun := newTunnel(t)
 	before := tun.snapshot()
@@ -198,6 +199,7 @@ func TestLifeOfLockdown(t *testing.T) {
 	tun.restored(before)
 }
 
+// leak check 25: with and without confirm
 func TestLifeWithRollback(t *testing.T) {
 	tun := newTunnel(t)
 	before := tun.snapshot()
@@ -242,6 +244,7 @@ func (tun *tunnel) becomes(before string) {
 	}
 }
 
+// leak check 22: the device gone
 func TestLifeWithoutItsDevice(t *testing.T) {
 	tun := connected(t)
 	tun.closed("after the device was removed", func() {
@@ -286,6 +289,7 @@ func TestLifeWithItsRulesRemoved(t *testing.T) {
 	}
 }
 
+// leak check 33: stopped and continued
 func TestLifeStoppedAndContinued(t *testing.T) {
 	tun := newTunnel(t)
 	tun.startRelay()
@@ -486,6 +490,8 @@ func TestUnitsAreVerified(t *testing.T) {
 }
 
 // In a network that wants a login first, one command gets out, and nothing else.
+//
+// leak check 35: TCP redirected and reset, names answered falsely
 func TestLifeBehindAPortal(t *testing.T) {
 	curl := needProgram(t, "curl")
 	tun := newTunnel(t)

@@ -116,6 +116,7 @@ func TestPrograms(t *testing.T) {
 	})
 }
 
+// leak check 41: unknown .nostr names, whoever is asked
 func TestUnknownNames(t *testing.T) {
 	tun := connected(t)
 	if out := tun.run("dig", "+time=10", "+tries=2", "nobody.beyond.example"); !strings.Contains(out, "NXDOMAIN") {

@@ -96,3 +96,27 @@ func bind(from, to string, made error) error {
 	}
 	return unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")
 }
+
+// SmallDisk mounts an empty file system of so many bytes on a directory of the
+// host, which it makes.
+func (h *Host) SmallDisk(dir string, bytes int) error {
+	err := h.Do(func() error {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		return unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=700,size=%d", bytes))
+	})
+	if err != nil {
+		return fmt.Errorf("netlab: small disk on %s of %s: %w", dir, h.name, err)
+	}
+	return nil
+}
+
+// ReadOnly makes a directory of the host's own, /etc or /run, read-only.
+func (h *Host) ReadOnly(dir string) error {
+	err := h.Do(func() error { return unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "") })
+	if err != nil {
+		return fmt.Errorf("netlab: make %s of %s read-only: %w", dir, h.name, err)
+	}
+	return nil
+}
