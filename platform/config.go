@@ -50,6 +50,9 @@ type Config struct {
 	// DNSManager says who is told of DNS: DNSResolved and so on. DNSAuto or ""
 	// finds out who is in charge.
 	DNSManager string
+	// DNSNeeded has Set fail when nobody can be told of DNS; otherwise that is a
+	// note.
+	DNSNeeded bool
 	// Reserved are the networks of addresses that mean something in the tunnel
 	// only. Nothing sends to them by another way, not marked sockets either.
 	Reserved []netip.Prefix
@@ -125,15 +128,17 @@ func (c Config) withDefaults() Config {
 // isZero reports whether c asks for a machine without us.
 func (c Config) isZero() bool { return reflect.ValueOf(c).IsZero() }
 
-// MaxLinger bounds Config.Linger.
-const MaxLinger = time.Hour
+// MaxLinger bounds Config.Linger, MaxNetworks each list of networks.
+const (
+	MaxLinger   = time.Hour
+	MaxNetworks = 256
+)
 
 // Bounds of a Config. The numbers of the tables local, main and default (253 to
 // 255) and of the rules that lead to them (32766, 32767) are the kernel's.
 const (
 	maxAddresses    = 16
 	maxDNS          = 3 // what libc reads
-	maxPrefixes     = 256
 	maxUIDs         = 64
 	maxRulePriority = 32000
 	maxTable        = 1<<31 - 1
@@ -195,8 +200,8 @@ func (c Config) validateDevice() error {
 }
 
 func validPrefixes(list []netip.Prefix) error {
-	if len(list) > maxPrefixes {
-		return fmt.Errorf("platform: %d networks are named: at most %d are taken", len(list), maxPrefixes)
+	if len(list) > MaxNetworks {
+		return fmt.Errorf("platform: %d networks are named: at most %d are taken", len(list), MaxNetworks)
 	}
 	for _, p := range list {
 		if !p.IsValid() || p.Addr().Is4In6() || p.Bits() == 0 {

@@ -33,6 +33,7 @@ type configurator struct {
 	heldOnDisk *Config
 	notes      []string
 	failed     map[string]bool // what the last Set went without, by name
+	needDNS    bool            // it may not go without name servers
 }
 
 // New takes the state directory, which keeps the journal and should outlive a
@@ -202,7 +203,7 @@ func (c *configurator) set(cfg Config) error {
 		c.log.Info("who is told of the tunnel's name servers", "manager", manager, "why", why)
 	}
 	told := c.notes
-	c.notes, c.failed = notes, make(map[string]bool)
+	c.notes, c.failed, c.needDNS = notes, make(map[string]bool), cfg.DNSNeeded
 	if err := c.reconcile(wanted); err != nil {
 		c.notes = told
 		return err

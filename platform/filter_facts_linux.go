@@ -107,6 +107,9 @@ func addrPort(ip net.IP, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), port)
 }
 
+// errNoCgroup says that the cgroup of a Config is not there.
+var errNoCgroup = errors.New("nobody can be let past the tunnel by cgroup")
+
 // findCgroup looks up a cgroup of version 2; "" is none.
 func findCgroup(name string) (*cgroup, error) {
 	if name == "" {
@@ -119,7 +122,7 @@ func findCgroup(name string) (*cgroup, error) {
 	clean := filepath.Clean("/" + name)
 	var st unix.Stat_t
 	if err := unix.Stat(root+clean, &st); err != nil {
-		return nil, fmt.Errorf("look at the cgroup %s%s: %w: make it with `mkdir %s%s`", root, clean, err, root, clean)
+		return nil, fmt.Errorf("%w: look at the cgroup %s%s: %w: make it with `mkdir %s%s`", errNoCgroup, root, clean, err, root, clean)
 	}
 	return &cgroup{Path: clean, ID: st.Ino, Level: uint32(strings.Count(clean, "/"))}, nil
 }
@@ -136,7 +139,7 @@ func cgroupRoot() (string, error) {
 			return fields[4], nil
 		}
 	}
-	return "", errors.New("cgroups of version 2 are not mounted: mount them with `mount -t cgroup2 none /sys/fs/cgroup`, or name users or networks instead of a cgroup")
+	return "", fmt.Errorf("%w: cgroups of version 2 are not mounted: mount them with `mount -t cgroup2 none /sys/fs/cgroup`, or name users or networks instead of a cgroup", errNoCgroup)
 }
 
 // check looks at what comes from a journal.

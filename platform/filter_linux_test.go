@@ -48,7 +48,7 @@ func TestMarksAreDistinct(t *testing.T) {
 func TestFilterOfTheGreatestSize(t *testing.T) {
 	enterNamespaces(t)
 	cfg := filterConfig()
-	for i := range maxPrefixes {
+	for i := range MaxNetworks {
 		cfg.Exclude = append(cfg.Exclude, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 24))
 	}
 	for i := range uint32(maxUIDs) {

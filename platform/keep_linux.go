@@ -154,16 +154,23 @@ func (k *keeper) putBack(now time.Time) (lines []string, err error) {
 // what there is to tell.
 func (k *keeper) plan() (wanted []change, lines []string, err error) {
 	c := k.c
-	f, err := gather(c.env, c.config)
+	cfg := c.config
+	f, err := gather(c.env, cfg)
+	if errors.Is(err, errNoCgroup) {
+		// Then nobody is in it. All else is watched over as before.
+		lines = k.once(err.Error())
+		cfg.BypassCgroup = ""
+		f, err = gather(c.env, cfg)
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, lines, err
 	}
 	for _, ch := range c.applied {
 		if l, ok := ch.(*linkChange); ok && c.config.Device != "" && l.Index != f.link.Index {
 			return nil, nil, &DeviceGoneError{Device: l.Device}
 		}
 	}
-	wanted, notes, err := plan(c.config, f, c.applied)
+	wanted, notes, err := plan(cfg, f, c.applied)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 )
@@ -42,6 +43,9 @@ func plan(cfg Config, f *facts, applied []change) ([]change, []string, error) {
 		return list, notes, nil
 	}
 	resolv, note := planResolver(cfg, f, applied)
+	if resolv == nil && note != "" && cfg.DNSNeeded {
+		return nil, nil, errors.New(note)
+	}
 	if resolv != nil {
 		list = append(list, resolv)
 	}

@@ -89,7 +89,9 @@ func (c *configurator) applyAll(wanted []change) ([]change, error) {
 	var done []change
 	for _, ch := range wanted {
 		err := c.applyOne(ch)
-		if opt, ok := ch.(optional); ok && err != nil {
+		if opt, ok := ch.(optional); ok && err != nil && c.needDNS {
+			err = errors.New(opt.note(err))
+		} else if ok && err != nil {
 			c.notes = append(c.notes, opt.note(err))
 			c.failed[ch.String()] = !errors.Is(err, errWritten)
 			if left, _ := c.undoAll([]change{ch}); len(left) == 0 {
@@ -145,7 +147,7 @@ func (c *configurator) verify(done []change) error {
 		if err == nil && !ok {
 			err = errChangedBack
 		}
-		if opt, isOptional := ch.(optional); isOptional && err != nil {
+		if opt, isOptional := ch.(optional); isOptional && err != nil && !c.needDNS {
 			c.notes = append(c.notes, opt.note(err))
 		} else if err != nil {
 			return fmt.Errorf("platform: verify %s: %w", ch, err)

@@ -51,6 +51,14 @@ func TestResolverDegrades(t *testing.T) {
 			dir := stateDir(t)
 			c, err := New(dir, Options{Log: testLog(t)})
 			must(t, err)
+			needs := testConfig()
+			needs.DNSNeeded = true
+			if err := c.Set(needs); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("when it must be replaced, Set says %v, want %q", err, tc.want)
+			}
+			if rules, err := listRules(4); err != nil || len(rules) != 3 {
+				t.Errorf("and leaves %d rules, %v", len(rules), err)
+			}
 			for range 2 {
 				must(t, c.Set(testConfig()))
 				if n := c.Notes(); len(n) != 1 || !strings.Contains(n[0], "/etc/resolv.conf") || !strings.Contains(n[0], tc.want) {

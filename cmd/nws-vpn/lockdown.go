@@ -64,8 +64,11 @@ func lockMachine(cfg *config.Config, dirs stateDirs) (err error) {
 	if err != nil {
 		return err
 	}
+	machine, err := newMachine(lifecycle.Lockdown, &cfg.Up, freeRange(&cfg.Up, log), lifecycle.Options{})
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
 	_, before := dirs.recall()
-	machine := lifecycle.New(lifecycle.Lockdown, machineConfig(&cfg.Up, freeRange(&cfg.Up, log)), lifecycle.Options{})
 	err = dirs.remember(record{KillSwitch: lifecycle.Lockdown})
 	if err == nil {
 		err = p.Set(machine.On(lifecycle.DownRequested, nil).Policy)

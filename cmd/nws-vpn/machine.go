@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 	"github.com/nws-vpn/nws-vpn/dnsintercept"
 	"github.com/nws-vpn/nws-vpn/platform"
 )
@@ -38,8 +39,17 @@ func freeRange(up *config.Up, log *slog.Logger) dnsintercept.Range {
 	return r
 }
 
-// machineConfig is the machine's configuration while the tunnel is up, but for
-// what is the kill switch's.
+// newMachine makes the state machine of a tunnel. Its configuration of the machine
+// is for while the tunnel is up, but for what is the kill switch's.
+func newMachine(killSwitch lifecycle.KillSwitch, up *config.Up, fakes dnsintercept.Range, o lifecycle.Options) (*lifecycle.Machine, error) {
+	c := machineConfig(up, fakes)
+	if err := splitPackets(&c, up, fakes); err != nil {
+		return nil, err
+	}
+	o.ByName = len(up.IncludeDomains) > 0
+	return lifecycle.New(killSwitch, c, o), nil
+}
+
 func machineConfig(up *config.Up, fakes dnsintercept.Range) platform.Config {
 	c := platform.Config{
 		Device:        up.Device,

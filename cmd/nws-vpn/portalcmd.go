@@ -20,9 +20,9 @@ import (
 // maxPortal bounds how long a command may be let out.
 const maxPortal = time.Hour
 
-// portalInside is the command that runs another one for portal, as the user who
-// asked for it.
-const portalInside = "portal-inside"
+// outsideInside is the command that runs another one for portal and bypass, as the
+// user who asked for it.
+const outsideInside = "outside-inside"
 
 func portalCommand() *cobra.Command {
 	var (
@@ -53,7 +53,7 @@ nothing, as in the example, and close it after the login.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 			defer cancel()
-			return runPortal(ctx, cfg, dirs, args)
+			return runOutside(ctx, cfg, dirs, args)
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows the command is the command's
@@ -63,11 +63,11 @@ nothing, as in the example, and close it after the login.`,
 	return cmd
 }
 
-// portalInsideCommand runs a command in a box. Its arguments are the descriptor
-// by which the box's device goes to portal, the device's MTU and the command.
-func portalInsideCommand() *cobra.Command {
+// outsideInsideCommand runs a command in a box. Its arguments are the descriptor
+// by which the box's device goes outside, the device's MTU and the command.
+func outsideInsideCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:                portalInside,
+		Use:                outsideInside,
 		Hidden:             true,
 		DisableFlagParsing: true,
 		Args:               cobra.MinimumNArgs(3),
@@ -77,7 +77,7 @@ func portalInsideCommand() *cobra.Command {
 			if err = errors.Join(err, merr); err != nil {
 				return err
 			}
-			return runPortalInside(fd, mtu, args[2:])
+			return runOutsideInside(fd, mtu, args[2:])
 		},
 	}
 }
@@ -86,14 +86,14 @@ func portalInsideCommand() *cobra.Command {
 func uplinkServers(ctx context.Context, dirs stateDirs) ([]netip.Addr, error) {
 	raw, err := control.Status(ctx, dirs.run())
 	if errors.Is(err, control.ErrNotRunning) {
-		return nil, errors.New("no tunnel is up: without one, programs reach the network's login page by themselves (unless there is a lockdown: run `nws-vpn up --retry --detach` first)")
+		return nil, errors.New("no tunnel is up: without one, programs reach the network by themselves (unless there is a lockdown: run `nws-vpn up --retry --detach` first)")
 	}
 	if err != nil {
 		return nil, err
 	}
 	var s status
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return nil, fmt.Errorf("portal: the running program gave no proper answer: %w", err)
+		return nil, fmt.Errorf("the running program gave no proper answer: %w", err)
 	}
 	return s.UplinkDNS, nil
 }
@@ -102,11 +102,24 @@ func uplinkServers(ctx context.Context, dirs stateDirs) ([]netip.Addr, error) {
 // the network's.
 type outside struct {
 	net.Dialer
-	servers []netip.Addr
+	servers func() []netip.Addr
 }
 
-func newOutside(up *config.Up, servers []netip.Addr) *outside {
-	return &outside{Dialer: *bypassDialer(up.Mark, func() []netip.Addr { return servers }), servers: servers}
+func newOutside(up *config.Up, servers func() []netip.Addr) *outside {
+	return &outside{Dialer: *bypassDialer(up.Mark, servers), servers: servers}
+}
+
+// followServers goes on asking the running tunnel, as the network may change. When
+// it ends, what it said last counts.
+func followServers(ctx context.Context, dirs stateDirs, known []netip.Addr) func() []netip.Addr {
+	return remembered(func() []netip.Addr {
+		asking, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if now, err := uplinkServers(asking, dirs); err == nil {
+			known = now
+		}
+		return known
+	})
 }
 
 // DialContext is a netstack.Dialer's. There is no ping.
@@ -126,12 +139,13 @@ func (o *outside) place(address string) (netip.AddrPort, error) {
 	if err != nil {
 		return to, err
 	}
-	for _, own := range dnsAddrs {
+	for i, own := range dnsAddrs {
 		if to.Addr() == own {
-			if len(o.servers) == 0 {
+			servers := o.servers()
+			if len(servers) == 0 {
 				return to, syscall.ECONNREFUSED
 			}
-			return netip.AddrPortFrom(o.servers[0], to.Port()), nil
+			return netip.AddrPortFrom(servers[min(i, len(servers)-1)], to.Port()), nil
 		}
 	}
 	for _, fake := range fakeRanges {

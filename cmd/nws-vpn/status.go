@@ -53,6 +53,8 @@ type status struct {
 
 	UplinkDNS []netip.Addr `json:"uplink_dns,omitempty"` // the name servers of the network outside the tunnel
 
+	Split *splitStatus `json:"split,omitempty"` // what does not go into the tunnel
+
 	TrustSites bool         `json:"trust_sites"`        // .nostr sites are presented to browsers
 	Repairs    int          `json:"repairs"`            // how often another program changed the machine, and it was put back
 	Repaired   []repairNote `json:"repaired,omitempty"` // the last of them
@@ -108,7 +110,7 @@ func (s *supervisor) status() *status {
 		State: v.state.String(), Since: v.since, KillSwitch: string(v.killSwitch), Portal: v.portal,
 		TrustSites: s.cfg.Up.TrustSites, Notes: s.platform.Notes(),
 	}
-	st.UplinkDNS = s.platform.UplinkDNS()
+	st.UplinkDNS, st.Split = s.platform.UplinkDNS(), describeSplit(&s.cfg.Up)
 	st.Repaired, st.Repairs = s.repaired.all()
 	if v.cause != nil {
 		st.BlockedBecause = v.cause.Error()
@@ -218,6 +220,11 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		s.Notes = append(s.NWS.notes(), s.Notes...)
 	} else {
 		line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+	}
+	if s.Split != nil {
+		for i, l := range s.Split.lines() {
+			line([...]string{"split", ""}[min(i, 1)], "%s", l)
+		}
 	}
 	if s.TrustSites {
 		line("sites", "those under .nostr are shown to browsers as trusted, once verified")

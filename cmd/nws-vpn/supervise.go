@@ -99,7 +99,10 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 		killSwitch = lifecycle.Lockdown
 	}
 	s.fakes = freeRange(&cfg.Up, log)
-	s.machine = lifecycle.New(killSwitch, machineConfig(&cfg.Up, s.fakes), lifecycle.Options{Closed: s.found, Persist: s.persist})
+	s.machine, err = newMachine(killSwitch, &cfg.Up, s.fakes, lifecycle.Options{Closed: s.found, Persist: s.persist})
+	if err != nil {
+		return nil, errors.Join(err, s.abandon())
+	}
 	if err := dirs.remember(record{KillSwitch: killSwitch}); err != nil {
 		return nil, errors.Join(err, s.abandon())
 	}

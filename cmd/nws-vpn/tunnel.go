@@ -33,7 +33,8 @@ type tunnel struct {
 	router    *nostrlink.Router
 	stack     *netstack.Stack
 	intercept *dnsintercept.Interceptor
-	memory    nostrlink.Memory // or nil
+	memory    nostrlink.Memory    // or nil
+	split     *dnsintercept.Split // or nil
 
 	undo []func() error // what lower does, last first
 }
@@ -157,7 +158,7 @@ func (t *tunnel) startStack(dev tun.Device, pool *dnsintercept.Pool, sites netst
 		return t.router.DialContext(ctx, "dns", "")
 	})
 	t.defers(upstream.Close)
-	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, RefuseTLS: !cfg.Up.DNSOverTLS, Log: log})
+	t.intercept = dnsintercept.New(upstream, pool, dnsintercept.Options{Names: book, RefuseTLS: !cfg.Up.DNSOverTLS, Split: t.split, Log: log})
 	if err := t.serveDevice(dev, sites, cfg, log); err != nil {
 		return err
 	}

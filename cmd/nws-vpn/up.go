@@ -26,6 +26,7 @@ type upOptions struct {
 	relays                         []string
 	double, allowLAN, refuse       bool
 
+	split    splitFlags
 	detached bool
 	dryRun   bool
 	retry    bool
@@ -90,6 +91,13 @@ func (o *upOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.killSwitch, "kill-switch", "", "what keeps traffic from leaving outside the tunnel: on (default), lockdown, which stays after down, or off")
 	f.BoolVar(&o.allowLAN, "allow-lan", false, "let programs reach the private networks this machine is on")
 	f.BoolVar(&o.refuse, "refuse-inbound", false, "refuse connections from outside, SSH among them")
+	f.StringSliceVar(&o.split.exclude, "exclude", nil, "a network that is reached outside the tunnel, such as 192.0.2.0/24")
+	f.StringSliceVar(&o.split.include, "include", nil, "a network that goes into the tunnel, while all else that is not named stays outside")
+	f.StringSliceVar(&o.split.excludeDomains, "exclude-domain", nil, "a domain that is reached outside the tunnel, with all below it")
+	f.StringSliceVar(&o.split.includeDomains, "include-domain", nil, "a domain that goes into the tunnel, while all else that is not named stays outside")
+	f.StringSliceVar(&o.split.excludeUsers, "exclude-user", nil, "a user whose programs stay outside the tunnel, by name or number")
+	f.StringSliceVar(&o.split.includeUsers, "include-user", nil, "a user whose programs go into the tunnel, while those of all who are not named stay outside")
+	f.StringVar(&o.split.excludeCgroup, "exclude-cgroup", "", "a cgroup whose programs stay outside the tunnel, such as /direct.slice")
 	f.BoolVar(&o.detached, "detach", false, "go to the background once connected")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print every change that would be made to this machine, and make none")
 	f.BoolVar(&o.retry, "retry", false, "when the exit cannot be reached at first, keep the machine closed and try again rather than give up")
@@ -120,16 +128,24 @@ func (o *upOptions) override(up *config.Up) error {
 	if o.rollback < 0 || o.rollback > maxRollback {
 		return fmt.Errorf("--rollback-after: want a time up to %v, such as 90s", maxRollback)
 	}
-	return errors.Join(
+	err := errors.Join(
 		set(&up.Spread, o.spread, "--spread", config.CheckSpread),
 		set(&up.Mode, o.mode, "--mode", config.CheckUpMode),
 		set(&up.KillSwitch, o.killSwitch, "--kill-switch", config.CheckKillSwitch),
 	)
+	if err != nil {
+		return err
+	}
+	return o.split.override(up)
 }
 
 // previewUp prints what up would do to this machine.
 func previewUp(out io.Writer, cfg *config.Config) error {
-	machine := lifecycle.New(lifecycle.KillSwitch(cfg.Up.KillSwitch), machineConfig(&cfg.Up, freeRange(&cfg.Up, slog.New(slog.DiscardHandler))), lifecycle.Options{})
+	fakes := freeRange(&cfg.Up, slog.New(slog.DiscardHandler))
+	machine, err := newMachine(lifecycle.KillSwitch(cfg.Up.KillSwitch), &cfg.Up, fakes, lifecycle.Options{})
+	if err != nil {
+		return err
+	}
 	var through platform.Config
 	for _, e := range []lifecycle.Event{lifecycle.UpRequested, lifecycle.ExitReached, lifecycle.DeviceReady} {
 		through = machine.On(e, nil).Policy
@@ -142,6 +158,11 @@ func previewUp(out io.Writer, cfg *config.Config) error {
 	fmt.Fprintf(&text, "# While it is connected. Before that, the same without the device %s.\n", cfg.Up.Device)
 	for _, c := range changes {
 		fmt.Fprintln(&text, c)
+	}
+	if split := describeSplit(&cfg.Up); split != nil {
+		for _, l := range split.lines() {
+			fmt.Fprintln(&text, "# "+l)
+		}
 	}
 	for _, n := range notes {
 		fmt.Fprintln(&text, "# "+n)

@@ -57,6 +57,9 @@ func (d *decoder) check(c *Config) {
 		is(needsFilter(!c.Up.Inbound), "up", "inbound")
 		is(needsFilter(c.Up.Forward == ForwardBlock), "up", "forward")
 	}
+	for _, p := range c.Up.checkSplit() {
+		is(p.err, "up", p.key)
+	}
 	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
 	is(checkRelays(c.Exit.Relays), "exit", "relays")
 	if c.Exit.RelayListen != "" {

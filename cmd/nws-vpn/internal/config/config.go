@@ -99,6 +99,21 @@ type Up struct {
 	// Forward is what becomes of traffic that the machine forwards, such as that
 	// of containers: ForwardTunnel or ForwardBlock.
 	Forward string `toml:"forward"`
+	// Exclude are networks that are reached outside the tunnel, Include the only
+	// ones that go into it.
+	Exclude []netip.Prefix `toml:"exclude"`
+	Include []netip.Prefix `toml:"include"`
+	// ExcludeDomains and IncludeDomains are the same by names: each means the
+	// domain itself and all below it.
+	ExcludeDomains []string `toml:"exclude_domains"`
+	IncludeDomains []string `toml:"include_domains"`
+	// ExcludeUsers are users whose programs stay outside the tunnel, IncludeUsers
+	// the only ones whose programs go into it: see UserIDs.
+	ExcludeUsers []string `toml:"exclude_users"`
+	IncludeUsers []string `toml:"include_users"`
+	// ExcludeCgroup is the path of a cgroup of version 2 whose programs stay
+	// outside the tunnel.
+	ExcludeCgroup string `toml:"exclude_cgroup"`
 	// UDPIdle ends a UDP flow in which nothing has passed for so long.
 	UDPIdle Duration `toml:"udp_idle"`
 	// TrustSites presents verified .nostr sites in the name of the machine's own

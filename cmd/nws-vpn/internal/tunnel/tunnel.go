@@ -66,6 +66,10 @@ type Options struct {
 	// Persist has a first attempt treated as all others: it is repeated, with
 	// the machine closed, until down.
 	Persist bool
+	// ByName says that some of what goes into the tunnel is told by its name,
+	// which takes the tunnel's resolver: without a device nothing is included, so
+	// that nothing leaves that would be otherwise.
+	ByName bool
 }
 
 // Event is what has happened.
@@ -262,6 +266,9 @@ func (m *Machine) policy() platform.Config {
 func (m *Machine) closed(hold bool) platform.Config {
 	c := m.through
 	c.Device, c.MTU, c.Addresses, c.DNS = "", 0, nil, nil
+	if m.opts.ByName {
+		c.Include, c.IncludeUIDs = nil, nil
+	}
 	c.Hold = hold
 	return c
 }

@@ -176,6 +176,24 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// What is included by name takes the tunnel's resolver: without a device, nothing
+// leaves for not being included.
+func TestPoliciesByName(t *testing.T) {
+	included := through
+	included.Include, included.IncludeUIDs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []uint32{7}
+	for byName, want := range map[bool]int{false: 1, true: 0} {
+		for _, events := range []string{"up", "up reached ready gone"} {
+			p := feed(New(On, included, Options{ByName: byName}), events).Policy
+			if len(p.Include) != want || len(p.IncludeUIDs) != want || p.Device != "" {
+				t.Errorf("by name %v, after %s: %+v", byName, events, p)
+			}
+		}
+		if p := feed(New(On, included, Options{ByName: byName}), "up reached ready lost").Policy; len(p.Include) != 1 || len(p.IncludeUIDs) != 1 {
+			t.Errorf("by name %v, with the device: %+v", byName, p)
+		}
+	}
+}
+
 func TestCause(t *testing.T) {
 	m := New(On, through, Options{})
 	feed(m, "up reached ready failed")

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"os/user"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,12 +21,12 @@ import (
 	"github.com/nws-vpn/nws-vpn/tun"
 )
 
-// runPortal lets a command out until ctx ends. Two processes do it: this one,
+// runOutside lets a command out until ctx ends. Two processes do it: this one,
 // with the right to mark sockets, and one of the user's, with the box that the
 // command runs in.
 //
 //	command ─ box's device ─ its file ─ stack ─ marked sockets
-func runPortal(ctx context.Context, cfg *config.Config, dirs stateDirs, command []string) error {
+func runOutside(ctx context.Context, cfg *config.Config, dirs stateDirs, command []string) error {
 	if _, err := exec.LookPath(command[0]); err != nil {
 		return notStarted(err)
 	}
@@ -38,11 +40,12 @@ func runPortal(ctx context.Context, cfg *config.Config, dirs stateDirs, command 
 	if err != nil {
 		return err
 	}
-	child, near, err := startPortalInside(&cfg.Up, command)
+	child, near, err := startOutsideInside(&cfg.Up, command)
 	if err != nil {
-		return fmt.Errorf("portal: %w", err)
+		return fmt.Errorf("run a command outside the tunnel: %w", err)
 	}
 	defer near.Close() // the child ends with it
+	defer passSignals(ctx, child.Process)()
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
 	file, err := receiveFile(near)
@@ -54,7 +57,7 @@ func runPortal(ctx context.Context, cfg *config.Config, dirs stateDirs, command 
 	if err != nil {
 		return err
 	}
-	stack, err := netstack.New(dev, netstack.Forward(newOutside(&cfg.Up, servers), netstack.ForwardOptions{}), netstack.Options{Log: log})
+	stack, err := netstack.New(dev, netstack.Forward(newOutside(&cfg.Up, followServers(ctx, dirs, servers)), netstack.ForwardOptions{}), netstack.Options{Log: log})
 	if err != nil {
 		dev.Close()
 		return err
@@ -76,20 +79,46 @@ func runPortal(ctx context.Context, cfg *config.Config, dirs stateDirs, command 
 	return err
 }
 
-// startPortalInside starts the user's process, with a socket for the device.
-func startPortalInside(up *config.Up, command []string) (*exec.Cmd, *os.File, error) {
+// passSignals hands the signals that a user sends to this process on to a child,
+// unless ctx is what they end. What is typed at the terminal the child, which gets
+// it too, tells apart.
+func passSignals(ctx context.Context, child *os.Process) (stop func()) {
+	if ctx.Done() != nil {
+		return func() {}
+	}
+	signals := make(chan os.Signal, 16)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	var passing sync.WaitGroup
+	passing.Go(func() {
+		for s := range signals {
+			_ = child.Signal(s) // it may be gone
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		passing.Wait()
+	}
+}
+
+// startOutsideInside starts the user's process, with a socket for the device.
+func startOutsideInside(up *config.Up, command []string) (*exec.Cmd, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	near, far := os.NewFile(uintptr(fds[0]), "portal"), os.NewFile(uintptr(fds[1]), "portal")
+	near, far := os.NewFile(uintptr(fds[0]), "near"), os.NewFile(uintptr(fds[1]), "far")
 	defer far.Close()
 	self, err := os.Executable()
 	if err != nil {
 		near.Close()
 		return nil, nil, err
 	}
-	cmd := exec.Command(self, append([]string{portalInside, "3", strconv.Itoa(up.MTU)}, command...)...)
+	cmd := exec.Command(self, append([]string{outsideInside, "3", strconv.Itoa(up.MTU)}, command...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{far}
 	if err = asCaller(cmd, os.Getenv("SUDO_UID")); err == nil {
@@ -126,17 +155,17 @@ func asCaller(cmd *exec.Cmd, uid string) error {
 	return nil
 }
 
-// runPortalInside runs the command in a box whose device the other process
+// runOutsideInside runs the command in a box whose device the other process
 // serves, until that closes its end of the socket.
-func runPortalInside(fd, mtu int, command []string) error {
-	far := os.NewFile(uintptr(fd), "portal")
+func runOutsideInside(fd, mtu int, command []string) error {
+	far := os.NewFile(uintptr(fd), "far")
 	unix.CloseOnExec(fd)
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return notStarted(err)
 	}
 	b, err := box.Start(box.Config{
-		Path: path, Args: command, Device: "portal0", MTU: mtu,
+		Path: path, Args: command, Device: "direct0", MTU: mtu,
 		Addresses: deviceAddrs[:], Nameservers: dnsAddrs[:],
 	}, execInside)
 	if err != nil {
@@ -144,7 +173,7 @@ func runPortalInside(fd, mtu int, command []string) error {
 	}
 	defer b.Close()
 	if err := unix.Sendmsg(fd, []byte{0}, unix.UnixRights(int(b.TUN().Fd())), nil, 0); err != nil {
-		return failed(statusFailed, fmt.Errorf("portal: hand out the device: %w", err))
+		return failed(statusFailed, fmt.Errorf("hand out the device: %w", err))
 	}
 	go func() {
 		far.Read(make([]byte, 1)) // nothing comes but the end
