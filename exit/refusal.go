@@ -68,6 +68,15 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
+// Reasons lists all of them.
+func Reasons() []Reason {
+	all := make([]Reason, reasons)
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
+}
+
 // Refusal is why a request was not served. It unwraps to the *wire.Error that
 // the other end is told, and through that to the errno its application sees.
 type Refusal struct {

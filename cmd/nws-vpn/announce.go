@@ -52,8 +52,14 @@ func reaches(network, address string) bool {
 
 // announcer says what an exit tells of itself, as it is at the moment.
 type announcer struct {
+	news chan struct{} // gets a value when that has changed
+
 	mu    sync.Mutex
 	about announce.Announcement
+}
+
+func newAnnouncer(about announce.Announcement) *announcer {
+	return &announcer{news: make(chan struct{}, 1), about: about}
 }
 
 func (a *announcer) say() announce.Announcement {
@@ -106,11 +112,24 @@ func openPorts(open []exit.PortRange) []announce.PortRange {
 	return named
 }
 
+// change has another policy and contact announced from now on.
+func (a *announcer) change(to announce.Announcement) {
+	a.mu.Lock()
+	ipv4, ipv6 := a.about.Policy.IPv4, a.about.Policy.IPv6
+	a.about = to
+	a.about.Policy.IPv4, a.about.Policy.IPv6 = ipv4, ipv6
+	a.mu.Unlock()
+	select {
+	case a.news <- struct{}{}:
+	default:
+	}
+}
+
 // announceFrom announces an exit once ready is closed. The returned function
-// takes the announcement back and waits until that is done.
-func announceFrom(ready <-chan struct{}, l *nostrlink.Listener, a *announcer, log *slog.Logger) (withdraw func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	news := make(chan struct{}, 1)
+// ends that, for a cause as nostrlink.Listener's Announce knows it, and waits.
+func announceFrom(ready <-chan struct{}, l *nostrlink.Listener, a *announcer, log *slog.Logger) (stop func(cause error)) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	news := a.news
 	var announcing sync.WaitGroup
 	announcing.Go(func() { a.watch(ctx, news, log) })
 	announcing.Go(func() {
@@ -124,8 +143,8 @@ func announceFrom(ready <-chan struct{}, l *nostrlink.Listener, a *announcer, lo
 			log.Warn("this exit is not announced", "err", err)
 		}
 	})
-	return func() {
-		cancel()
+	return func(cause error) {
+		cancel(cause)
 		announcing.Wait()
 	}
 }

@@ -16,17 +16,17 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
-// openCertificate returns the exit's certificate, making one if need be, or nil
-// when no service needs it.
-func openCertificate(e *config.Exit, key envelope.PublicKey) (*cert.Keeper, error) {
-	if !anyTLS(e.Services) {
+// openCertificate returns the certificate of a name that is reached over relays,
+// making one if need be, or nil when no service needs it.
+func openCertificate(n *config.ExitName, relays []string, key envelope.PublicKey) (*cert.Keeper, error) {
+	if !anyTLS(n.Services) {
 		return nil, nil
 	}
-	path := e.CertificateFile
+	path := n.CertificateFile
 	if path == "" {
-		path = e.KeyFile + ".tls"
+		path = n.KeyFile + ".tls"
 	}
-	keeper, err := cert.OpenKeeper(path, key, []string{name.Name{Key: key, Relays: e.Relays}.Host()}, time.Now())
+	keeper, err := cert.OpenKeeper(path, key, []string{name.Name{Key: key, Relays: relays}.Host()}, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("%w (another file can be named with certificate_file in the section [exit] of the configuration)", err)
 	}

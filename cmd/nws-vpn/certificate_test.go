@@ -27,16 +27,16 @@ func TestOpenCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &config.Exit{
+	e := &config.ExitName{
 		KeyFile:  filepath.Join(t.TempDir(), "key"),
 		Relays:   []string{"ws://10.0.0.1:7777", "wss://relay.example"},
 		Services: map[uint16]exit.Target{80: {Network: "tcp", Address: "127.0.0.1:80"}},
 	}
-	if keeper, err := openCertificate(e, key.Public()); keeper != nil || err != nil {
+	if keeper, err := openCertificate(e, e.Relays, key.Public()); keeper != nil || err != nil {
 		t.Errorf("no service needs a certificate: %v, %v", keeper, err)
 	}
 	e.Services[443] = exit.Target{Network: "tcp", Address: "127.0.0.1:80", TLS: true}
-	keeper, err := openCertificate(e, key.Public())
+	keeper, err := openCertificate(e, e.Relays, key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,12 +44,12 @@ func TestOpenCertificate(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 && runtime.GOOS != "windows" {
 		t.Errorf("the file beside the key: %v, %v", info, err)
 	}
-	again, err := openCertificate(e, key.Public())
+	again, err := openCertificate(e, e.Relays, key.Public())
 	if err != nil || !again.Certificate().Equal(keeper.Certificate()) {
 		t.Errorf("a second start has another certificate, %v", err)
 	}
 	e.CertificateFile = filepath.Join(t.TempDir(), "none", "file")
-	if _, err := openCertificate(e, key.Public()); err == nil || !strings.Contains(err.Error(), "certificate_file") {
+	if _, err := openCertificate(e, e.Relays, key.Public()); err == nil || !strings.Contains(err.Error(), "certificate_file") {
 		t.Errorf("a file that cannot be made: %v", err)
 	}
 }

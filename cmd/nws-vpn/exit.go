@@ -1,88 +1,109 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
-	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/exit"
-	"github.com/nws-vpn/nws-vpn/nostrlink"
-	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
+// exitFlags are those of `nws-vpn exit`.
+type exitFlags struct {
+	configFlags
+	keyPath, stateDir, mode, relayListen, metrics string
+	relays, services, allowPrivate, nameservers   []string
+	announced                                     bool
+	allowRoot, takeover                           bool
+}
+
 func exitCommand() *cobra.Command {
-	var (
-		flags        configFlags
-		keyPath      string
-		relays       []string
-		services     []string
-		allowPrivate []string
-		nameservers  []string
-		mode         string
-		announced    bool
-		relayListen  string
-	)
+	var flags exitFlags
 	cmd := &cobra.Command{
 		Use:   "exit --key FILE --relay URL",
 		Short: "Let others reach the internet, or your services, through this machine",
 		Long: `Listens on Nostr relays for entries and dials for them. Needs no root, no
-public address and no open port. Private and other special addresses are
-refused unless allowed; port 25 is closed.`,
+public address and no open port. Private and other
+special addresses are refused unless allowed; port 25 is closed.
+
+SIGHUP, or "nws-vpn exit reload", has it read its configuration file again:
+policy, limits and services change while flows stay. "nws-vpn exit status" shows
+what goes on. With --takeover a new process takes the place of the one that runs,
+which goes on until its flows have ended.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := flags.load()
-			if err != nil {
-				return err
-			}
-			e := &cfg.Exit
-			if keyPath != "" {
-				e.KeyFile = keyPath
-			}
-			if len(relays) > 0 {
-				e.Relays = relays
-			}
-			if mode != "" {
-				if err := config.CheckExitMode(mode); err != nil {
-					return fmt.Errorf("--mode: %w", err)
-				}
-				e.Mode = mode
-			}
-			if err := addServices(e, services); err != nil {
-				return err
-			}
-			if e.AllowPrivate, err = parseAll(e.AllowPrivate, allowPrivate, netip.ParsePrefix, "--allow-private"); err != nil {
-				return err
-			}
-			if e.Nameservers, err = parseAll(e.Nameservers, nameservers, exit.ParseNameserver, "--dns"); err != nil {
-				return err
-			}
-			e.Announce = e.Announce || announced
-			if relayListen != "" {
-				e.RelayListen = relayListen
-			}
-			return runExit(cmd.Context(), cmd.OutOrStdout(), cfg)
+			return runExit(cmd.Context(), cmd.OutOrStdout(), &flags)
 		},
 	}
-	cmd.AddCommand(policyCommand())
+	cmd.AddCommand(policyCommand(), exitStatusCommand(), exitReloadCommand(), exitDrainCommand())
 	flags.add(cmd)
-	cmd.Flags().StringVar(&keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
-	cmd.Flags().StringSliceVar(&relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
-	cmd.Flags().StringSliceVar(&services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; before the target may stand tls: for TLS in front of it, and http://, https:// or proxy:")
-	cmd.Flags().StringSliceVar(&allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
-	cmd.Flags().StringSliceVar(&nameservers, "dns", nil, "name server instead of the system's: IP, IP:PORT, tls://NAME@IP or https://NAME@IP/PATH")
-	cmd.Flags().StringVar(&mode, "mode", "", "whom to serve: auto (default), or only those who know the session: session")
-	cmd.Flags().StringVar(&relayListen, "relay-listen", "", "run a relay too, on that address, with the settings of section [relay], and use it")
-	cmd.Flags().BoolVar(&announced, "announce", false, "announce the exit on its relays, for everybody to find")
 	return cmd
+}
+
+func (f *exitFlags) add(cmd *cobra.Command) {
+	f.configFlags.add(cmd)
+	to := cmd.Flags()
+	to.StringVar(&f.keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
+	to.StringVar(&f.stateDir, "state-dir", "", "directory for the socket and what the exit remembers (default: that of systemd, or the key's file with .state added)")
+	to.StringSliceVar(&f.relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
+	to.StringSliceVar(&f.services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; before the target may stand tls: for TLS in front of it, and http://, https:// or proxy:")
+	to.StringSliceVar(&f.allowPrivate, "allow-private", nil, "prefix that entries may reach although it is private or special")
+	to.StringSliceVar(&f.nameservers, "dns", nil, "name server instead of the system's: IP, IP:PORT, tls://NAME@IP or https://NAME@IP/PATH")
+	to.StringVar(&f.mode, "mode", "", "whom to serve: auto (default), or only those who know the session: session")
+	to.StringVar(&f.relayListen, "relay-listen", "", "run a relay too, on that address, with the settings of section [relay], and use it")
+	to.StringVar(&f.metrics, "metrics", "", "where Prometheus finds figures: HOST:PORT on loopback, or unix:/PATH")
+	to.BoolVar(&f.announced, "announce", false, "announce the exit on its relays, for everybody to find")
+	to.BoolVar(&f.allowRoot, "allow-root", false, "run although this is root")
+	to.BoolVar(&f.takeover, "takeover", false, "take the place of the process that runs with this state directory, if there is one")
+}
+
+// load reads the configuration, at the start and for each reload, and puts the
+// flags over it.
+func (f *exitFlags) load() (*config.Config, error) {
+	cfg, err := f.configFlags.load()
+	if err != nil {
+		return nil, err
+	}
+	e := &cfg.Exit
+	for _, flag := range []struct {
+		value string
+		into  *string
+	}{{f.keyPath, &e.KeyFile}, {f.stateDir, &e.StateDir}, {f.mode, &e.Mode}, {f.relayListen, &e.RelayListen}, {f.metrics, &e.Metrics}} {
+		if flag.value != "" {
+			*flag.into = flag.value
+		}
+	}
+	if err := config.CheckExitMode(e.Mode); err != nil {
+		return nil, fmt.Errorf("--mode: %w", err)
+	}
+	if err := config.CheckMetrics(e.Metrics); err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	if len(f.relays) > 0 {
+		e.Relays = f.relays
+	}
+	if err := addServices(e, f.services); err != nil {
+		return nil, err
+	}
+	if e.AllowPrivate, err = parseAll(e.AllowPrivate, f.allowPrivate, netip.ParsePrefix, "--allow-private"); err != nil {
+		return nil, err
+	}
+	if e.Nameservers, err = parseAll(e.Nameservers, f.nameservers, exit.ParseNameserver, "--dns"); err != nil {
+		return nil, err
+	}
+	e.Announce = e.Announce || f.announced
+	switch {
+	case e.KeyFile == "":
+		return nil, errors.New("the exit needs a key: make one with `nws-vpn keygen FILE` and name it with --key FILE")
+	case len(e.Relays) == 0 && e.RelayListen == "":
+		return nil, errors.New("the exit needs a relay: name one with --relay wss://…, or run one with --relay-listen ADDRESS")
+	}
+	return cfg, nil
 }
 
 // parseAll appends the parsed values of a flag to those of the configuration.
@@ -115,102 +136,4 @@ func addServices(e *config.Exit, flags []string) error {
 		e.Services[uint16(n)] = t
 	}
 	return nil
-}
-
-func runExit(ctx context.Context, out io.Writer, cfg *config.Config) error {
-	log, err := newLogger(cfg.LogLevel)
-	if err != nil {
-		return err
-	}
-	e := &cfg.Exit
-	switch {
-	case e.KeyFile == "":
-		return errors.New("the exit needs a key: make one with `nws-vpn keygen FILE` and name it with --key FILE")
-	case len(e.Relays) == 0 && e.RelayListen == "":
-		return errors.New("the exit needs a relay: name one with --relay wss://…, or run one with --relay-listen ADDRESS")
-	}
-	key, err := keyfile.Read(e.KeyFile)
-	if err != nil {
-		return err
-	}
-	keeper, err := openCertificate(e, key.Public())
-	if err != nil {
-		return err
-	}
-	settings := exit.Config{
-		Key:         key.Public(),
-		Policy:      exitPolicy(e),
-		Services:    e.Services,
-		Nameservers: e.Nameservers,
-		MaxFlows:    e.MaxFlows,
-		DialTimeout: e.DialTimeout.Duration(),
-		UDPIdle:     e.UDPIdle.Duration(),
-		Log:         log,
-	}
-	if keeper != nil {
-		settings.TLS = keeper.ServerConfig()
-	}
-	server, err := exit.New(settings)
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	paths, closePaths, err := exitPaths(ctx, e, server.DialBack)
-	if err != nil {
-		return err
-	}
-	defer closePaths()
-	var dialBack dialFunc
-	if e.ConnectR == config.ConnectRClear {
-		dialBack = server.DialBack
-	}
-	options := nostrlink.HubOptions{AuthKey: key, Log: log}
-	if e.RelayListen != "" {
-		embedded, err := embedRelay(&cfg.Relay, e.RelayListen, key.Public(), out, log)
-		if err != nil {
-			return err
-		}
-		defer embedded.Close()
-		e.Relays = append([]string{embedded.URL}, e.Relays...)
-		options.Relay.DialContext = embedded.DialContext
-	}
-	hub := nostrlink.NewHub(options)
-	defer hub.Close()
-	fmt.Fprintf(out, "npub %s\n", key.Public().NPub())
-	fmt.Fprintf(out, "name %s\n", name.Name{Key: key.Public(), Relays: e.Relays}.Host())
-	ready := make(chan struct{})
-	isReady := sync.OnceFunc(func() { close(ready) })
-	listener := hub.NewListener(key, e.Relays, nostrlink.ListenerOptions{
-		Log:   log,
-		Agent: "nws-vpn " + buildVersion(),
-
-		SessionOnly: e.Mode == config.ModeSession,
-		Direct:      paths,
-		DialBack:    dialBack,
-		Ready: func(relay string) {
-			fmt.Fprintf(out, "ready on %s\n", relay)
-			isReady()
-		},
-	})
-	if e.Announce {
-		about, err := announcement(e, key)
-		if err != nil {
-			return err
-		}
-		defer announceFrom(ready, listener, &announcer{about: about}, log)()
-	}
-	if keeper != nil {
-		stop := publishCertificate(ctx, &certificatePublisher{
-			keeper: keeper, key: key, relays: e.Relays, out: out, log: log,
-			publish: func(ctx context.Context, relay string, event []byte, id [32]byte) error {
-				return hub.Publish(ctx, []string{relay}, event, id)
-			},
-		}, hub.Reconnections)
-		defer stop()
-	}
-	err = listener.Serve(ctx, func(ctx context.Context, req nostrlink.Request) { server.Handle(ctx, req) })
-	if ctx.Err() != nil {
-		return nil // asked to end
-	}
-	return err
 }

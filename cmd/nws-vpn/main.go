@@ -64,11 +64,22 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 // newLogger writes key-value lines to standard error. level is "debug",
 // "info", "warn" or "error".
 func newLogger(level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
+	return newLeveledLogger(level, new(slog.LevelVar))
+}
+
+// newLeveledLogger is newLogger with a level that can be changed later.
+func newLeveledLogger(level string, v *slog.LevelVar) (*slog.Logger, error) {
+	if err := setLevel(v, level); err != nil {
+		return nil, err
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: v})), nil
+}
+
+func setLevel(v *slog.LevelVar, level string) error {
+	if err := v.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("log level %q: use debug, info, warn or error", level)
+	}
+	return nil
 }
 
 // configFlags are the flags that every long-running command has.

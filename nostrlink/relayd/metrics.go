@@ -1,10 +1,11 @@
 package relayd
 
 import (
-	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
+
+	"github.com/nws-vpn/nws-vpn/internal/metrics"
 )
 
 // reasons are the prefixes of refusals, of which there is one figure each. What
@@ -93,34 +94,35 @@ func (s *Server) Stats() Stats {
 // fixed number of lines, whoever the clients are.
 func (s *Server) WriteMetrics(w io.Writer) error {
 	st := s.Stats()
-	var b strings.Builder
+	var set metrics.Set
 	for _, m := range []struct {
 		name, kind, help string
-		value            any
+		value            int64
 	}{
-		{"connections", "gauge", "Clients that are connected.", st.Connections},
-		{"connections_total", "counter", "Clients that have connected.", st.Connected},
-		{"connections_turned_away_total", "counter", "Connections for which there was no room.", st.Turned},
-		{"subscriptions", "gauge", "Open subscriptions.", st.Subscriptions},
-		{"authentications_total", "counter", "Keys that clients have proved to hold.", st.Authenticated},
-		{"events_accepted_total", "counter", "Events accepted.", st.Accepted},
-		{"events_forwarded_total", "counter", "Events queued for subscribers, counted for each.", st.Forwarded},
-		{"messages_dropped_total", "counter", "Messages for which a client's queue had no room.", st.Dropped},
-		{"signatures_verified_total", "counter", "Signatures verified.", st.Verified},
-		{"events_vouched_total", "counter", "Events that needed no signature, because the client had proved its key.", st.Vouched},
-		{"received_bytes_total", "counter", "Bytes of messages received.", st.BytesIn},
-		{"forwarded_bytes_total", "counter", "Bytes of events forwarded, counted for each subscriber.", st.BytesOut},
-		{"slow_clients_cut_total", "counter", "Clients cut because they read too slowly.", st.Slow},
-		{"memory_bytes", "gauge", "Bytes of messages that are held.", st.Memory},
-		{"stored_events", "gauge", "Events that are kept.", st.Stored},
-		{"stored_bytes", "gauge", "Bytes of the events that are kept.", st.StoredBytes},
+		{"connections", metrics.Gauge, "Clients that are connected.", int64(st.Connections)},
+		{"connections_total", metrics.Counter, "Clients that have connected.", int64(st.Connected)},
+		{"connections_turned_away_total", metrics.Counter, "Connections for which there was no room.", int64(st.Turned)},
+		{"subscriptions", metrics.Gauge, "Open subscriptions.", int64(st.Subscriptions)},
+		{"authentications_total", metrics.Counter, "Keys that clients have proved to hold.", int64(st.Authenticated)},
+		{"events_accepted_total", metrics.Counter, "Events accepted.", int64(st.Accepted)},
+		{"events_forwarded_total", metrics.Counter, "Events queued for subscribers, counted for each.", int64(st.Forwarded)},
+		{"messages_dropped_total", metrics.Counter, "Messages for which a client's queue had no room.", int64(st.Dropped)},
+		{"signatures_verified_total", metrics.Counter, "Signatures verified.", int64(st.Verified)},
+		{"events_vouched_total", metrics.Counter, "Events that needed no signature, because the client had proved its key.", int64(st.Vouched)},
+		{"received_bytes_total", metrics.Counter, "Bytes of messages received.", int64(st.BytesIn)},
+		{"forwarded_bytes_total", metrics.Counter, "Bytes of events forwarded, counted for each subscriber.", int64(st.BytesOut)},
+		{"slow_clients_cut_total", metrics.Counter, "Clients cut because they read too slowly.", int64(st.Slow)},
+		{"memory_bytes", metrics.Gauge, "Bytes of messages that are held.", st.Memory},
+		{"stored_events", metrics.Gauge, "Events that are kept.", int64(st.Stored)},
+		{"stored_bytes", metrics.Gauge, "Bytes of the events that are kept.", int64(st.StoredBytes)},
 	} {
-		fmt.Fprintf(&b, "# HELP nws_relay_%s %s\n# TYPE nws_relay_%s %s\nnws_relay_%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
+		metrics.Add(&set, "nws_relay_"+m.name, m.kind, m.help, m.value)
 	}
-	b.WriteString("# HELP nws_relay_events_refused_total Events refused, by reason.\n# TYPE nws_relay_events_refused_total counter\n")
+	refused := make([]metrics.Value[uint64], 0, len(reasons))
 	for _, r := range reasons {
-		fmt.Fprintf(&b, "nws_relay_events_refused_total{reason=%q} %d\n", r, st.RefusedFor[r])
+		refused = append(refused, metrics.Value[uint64]{Label: r, N: st.RefusedFor[r]})
 	}
-	_, err := io.WriteString(w, b.String())
+	metrics.AddBy(&set, "nws_relay_events_refused_total", metrics.Counter, "Events refused, by reason.", "reason", refused)
+	_, err := set.WriteTo(w)
 	return err
 }

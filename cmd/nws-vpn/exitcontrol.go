@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+)
+
+// routes are what the exit's control socket answers.
+func (r *exitRun) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, q *http.Request) {
+		clients, _ := strconv.Atoi(q.FormValue("clients"))
+		control.AnswerJSON(w, r.statusOver(q.Context(), clients, rateTime))
+	})
+	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.reload()) })
+	mux.HandleFunc("POST /save", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.server.SaveUsage()) })
+	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, q *http.Request) {
+		var timeout time.Duration
+		if text := q.FormValue("timeout"); text != "" {
+			var err error
+			if timeout, err = time.ParseDuration(text); err != nil || timeout < 0 {
+				control.Answer(w, errors.New("want a timeout such as 10m"))
+				return
+			}
+		}
+		control.Answer(w, r.drain(timeout, q.FormValue("successor") != ""))
+	})
+	return mux
+}
+
+// exitSocket finds the control socket of a running exit, by the flags of the
+// commands that use it.
+type exitSocket struct {
+	config   configFlags
+	keyPath  string
+	stateDir string
+}
+
+func (s *exitSocket) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.config.file, "config", "", "configuration file of the exit")
+	cmd.Flags().StringVar(&s.keyPath, "key", "", "the exit's key file, to find its state directory by")
+	cmd.Flags().StringVar(&s.stateDir, "state-dir", "", "the exit's state directory")
+}
+
+// dir is the state directory of the exit that is meant.
+func (s *exitSocket) dir() (string, error) {
+	cfg, err := s.config.load()
+	if err != nil {
+		return "", err
+	}
+	e := &cfg.Exit
+	if s.keyPath != "" {
+		e.KeyFile = s.keyPath
+	}
+	if s.stateDir != "" {
+		e.StateDir = s.stateDir
+	}
+	return findExitState(e, os.Getenv), nil
+}
+
+// ask sends a request to the running exit.
+func (s *exitSocket) ask(ctx context.Context, method, path string) ([]byte, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := control.Do(ctx, dir, method, path)
+	if errors.Is(err, control.ErrNotRunning) {
+		return nil, fmt.Errorf("no exit runs with the state directory %s: name another one with --state-dir, or its key file with --key", dir)
+	}
+	return answer, err
+}
+
+func exitReloadCommand() *cobra.Command {
+	var socket exitSocket
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the running exit read its configuration file again",
+		Long: `Has the running exit read its configuration file again, as SIGHUP does. Policy,
+limits and services change; flows stay. A configuration that is wrong is refused as
+a whole, and everything stays as it was.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := socket.ask(cmd.Context(), http.MethodPost, "/reload")
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "reloaded")
+			}
+			return err
+		},
+	}
+	socket.add(cmd)
+	return cmd
+}
+
+func exitDrainCommand() *cobra.Command {
+	var (
+		socket  exitSocket
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "End the running exit when its flows have ended",
+		Long: `Has the running exit take no new sessions and end when its flows have ended, and
+waits for that. To replace it without a gap, start the new process first, with
+"nws-vpn exit --takeover", which does this by itself.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := "/drain"
+			if timeout > 0 {
+				path += "?" + url.Values{"timeout": {timeout.String()}}.Encode()
+			}
+			if _, err := socket.ask(cmd.Context(), http.MethodPost, path); err != nil {
+				return err
+			}
+			if err := socket.waitUntilGone(cmd.Context()); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "drained")
+			return err
+		},
+	}
+	socket.add(cmd)
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "cut the flows that are left after so long, such as 10m (default: wait for them)")
+	return cmd
+}
+
+// waitUntilGone returns when the exit has ended.
+func (s *exitSocket) waitUntilGone(ctx context.Context) error {
+	dir, err := s.dir()
+	if err != nil {
+		return err
+	}
+	for {
+		if _, err := control.Do(ctx, dir, http.MethodGet, "/alive"); errors.Is(err, control.ErrNotRunning) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(drainCheck):
+		}
+	}
+}

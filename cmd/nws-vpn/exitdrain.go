@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
+)
+
+// drain is the end of an exit that waits for its flows.
+type drain struct {
+	since    time.Time // zero while it does not drain
+	deadline time.Time // or zero
+}
+
+const (
+	// drainCheck is between looks at what is left.
+	drainCheck = 250 * time.Millisecond
+	// drainRest is for how long at least a draining exit lets those go on who have
+	// greeted it just before.
+	drainRest = 2 * time.Second
+)
+
+// drain has the exit take no new sessions, and end when its flows have ended, or
+// after timeout if that is not zero. With a successor it lets go of all that only
+// one process can have.
+func (r *exitRun) drain(timeout time.Duration, successor bool) error {
+	now := time.Now()
+	r.mu.Lock()
+	first := r.draining.since.IsZero()
+	if first {
+		r.draining.since = now
+	}
+	if timeout > 0 {
+		r.draining.deadline = now.Add(timeout)
+	}
+	handOver := successor && !r.replaced
+	r.replaced = r.replaced || successor
+	r.mu.Unlock()
+	if first {
+		r.log.Info("draining: no new sessions; the exit ends when its flows have ended", "flows", r.server.Stats().OpenFlows, "timeout", timeout)
+		for _, n := range r.names {
+			n.listener.Drain()
+		}
+	}
+	if !handOver {
+		return nil
+	}
+	r.mu.Lock()
+	if r.endStats != nil {
+		r.endStats()
+	}
+	r.socket.LetGo()
+	r.mu.Unlock()
+	for _, n := range r.names {
+		n.stopTelling(true)
+	}
+	return r.server.HandOverUsage()
+}
+
+func (r *exitRun) isReplaced() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.replaced
+}
+
+// isDrained reports whether the exit has drained, and ends the sessions that have
+// no flow meanwhile: their entries greet whoever takes new ones.
+func (r *exitRun) isDrained(now time.Time) bool {
+	r.mu.Lock()
+	d := r.draining
+	r.mu.Unlock()
+	switch {
+	case d.since.IsZero() || now.Sub(d.since) < drainRest:
+		return false
+	case !d.deadline.IsZero() && now.After(d.deadline):
+		r.log.Warn("draining took too long: the flows that are left are cut", "flows", r.server.Stats().OpenFlows)
+		return true
+	case r.server.Stats().OpenFlows == 0:
+		r.log.Info("drained")
+		return true
+	}
+	for _, n := range r.names {
+		endIdle(n.listener)
+	}
+	return false
+}
+
+// endIdle ends the sessions of clients none of which has a flow open.
+func endIdle(l *nostrlink.Listener) {
+	busy := make(map[nostrlink.Client]bool)
+	for _, g := range l.Guests() {
+		busy[g.Client] = busy[g.Client] || g.Stats.Streams > 0
+	}
+	l.TurnOut(func(c nostrlink.Client) error {
+		if hasFlows, known := busy[c]; hasFlows || !known {
+			return nil
+		}
+		return &wire.Error{Code: wire.CodeGoingAway, Text: "another process of this exit takes over"}
+	})
+}
+
+// takeOver takes the place of the process that runs with this state directory,
+// once entries reach this one under all its names.
+func (r *exitRun) takeOver(ctx context.Context, beside *sync.WaitGroup) error {
+	for _, n := range r.names {
+		select {
+		case <-n.ready:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if _, err := control.Do(ctx, r.state, "POST", "/drain?successor=1"); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	if err := r.openDoors(ctx, beside); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	fmt.Fprintln(r.out, "taken over")
+	return nil
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/exit"
+)
+
+// exitRun is a running exit.
+type exitRun struct {
+	load  func() (*config.Config, error) // with the flags over it
+	out   io.Writer
+	log   *slog.Logger
+	level *slog.LevelVar
+	state string // directory
+	since time.Time
+
+	server   *exit.Server
+	embedded *embeddedRelay // or nil
+	names    []*exitName    // the exit's own first
+	closers  []func()       // of what was opened, in that order
+
+	reloading sync.Mutex // held for a whole reload
+
+	mu       sync.Mutex // guards what follows
+	cfg      *config.Config
+	socket   *control.Server
+	draining drain
+	replaced bool // another process goes on with what this one has let go of
+	endStats context.CancelFunc
+}
+
+// runExit runs an exit until ctx ends or it has been drained.
+func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
+	if err := keepSecrets(); err != nil {
+		return err
+	}
+	cfg, err := flags.load()
+	if err != nil {
+		return err
+	}
+	r := &exitRun{load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now()}
+	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
+		return err
+	}
+	r.state = exitStateDir(&cfg.Exit, os.Getenv)
+	if err := openExitState(r.state); err != nil {
+		return err
+	}
+	predecessor, err := meetPredecessor(ctx, r.state, flags.takeover)
+	if err != nil {
+		return err
+	}
+	if predecessor && cfg.Exit.RelayListen != "" {
+		return errors.New("--takeover: the relay within the exit (relay_listen) cannot be handed over: run it as a process of its own with `nws-vpn relay`")
+	}
+	defer r.close()
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	return r.serve(ctx, predecessor)
+}
+
+// open makes all parts of the exit. Nothing is sent before serve.
+func (r *exitRun) open(ctx context.Context) error {
+	e := &r.cfg.Exit
+	first, err := r.openName("", config.ExitName{
+		KeyFile: e.KeyFile, CertificateFile: e.CertificateFile, Relays: e.Relays, Announce: e.Announce, Services: e.Services,
+	})
+	if err != nil {
+		return err
+	}
+	r.names = append(r.names, first)
+	if r.server, err = exit.New(r.serverConfig(first)); err != nil {
+		return err
+	}
+	r.closing(func() {
+		if err := r.server.Close(); err != nil {
+			r.log.Error("exit", "err", err)
+		}
+	})
+	for _, label := range slices.Sorted(maps.Keys(e.Names)) {
+		n, err := r.openName(label, e.Names[label])
+		if err == nil {
+			err = r.server.SetSite(n.site(e.Names[label].Services))
+		}
+		if err != nil {
+			return fmt.Errorf("the name %s: %w", label, err)
+		}
+		r.names = append(r.names, n)
+	}
+	if e.RelayListen != "" {
+		if r.embedded, err = embedRelay(&r.cfg.Relay, e.RelayListen, first.key.Public(), r.out, r.log); err != nil {
+			return err
+		}
+		r.closing(r.embedded.Close)
+	}
+	for _, n := range r.names {
+		if err := r.listen(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *exitRun) serverConfig(first *exitName) exit.Config {
+	e := &r.cfg.Exit
+	site := first.site(e.Services)
+	return exit.Config{
+		Key: site.Key, Services: site.Services, TLS: site.TLS,
+		Policy:      exitPolicy(e),
+		Nameservers: e.Nameservers,
+		MaxFlows:    e.MaxFlows,
+		DialTimeout: e.DialTimeout.Duration(),
+		UDPIdle:     e.UDPIdle.Duration(),
+		Limits:      e.Limits(),
+		UsageFile:   filepath.Join(r.state, exitUsageFile),
+		Log:         r.log,
+	}
+}
+
+// closing has something closed when the exit ends, before what was opened
+// earlier.
+func (r *exitRun) closing(f func()) { r.closers = append(r.closers, f) }
+
+func (r *exitRun) close() {
+	for _, f := range slices.Backward(r.closers) {
+		f()
+	}
+}
+
+// serve serves until ctx ends or the exit has been drained, and then ends all
+// that is its own. A predecessor is there until this process is ready.
+func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	beside.Go(func() { r.keepHouse(ctx, hup) })
+	defer r.closeDoors()
+	if !predecessor {
+		if err := r.openDoors(ctx, &beside); err != nil {
+			return err
+		}
+	}
+	failed := make(chan error, len(r.names)+1)
+	var serving sync.WaitGroup
+	for _, n := range r.names {
+		serving.Go(func() {
+			if err := n.serve(ctx, r.server); ctx.Err() == nil {
+				failed <- err
+			}
+		})
+	}
+	if predecessor {
+		beside.Go(func() {
+			if err := r.takeOver(ctx, &beside); err != nil {
+				failed <- err
+			}
+		})
+	}
+	err := r.wait(ctx, failed)
+	for _, n := range r.names {
+		n.stopTelling(r.isReplaced())
+	}
+	cancel()
+	serving.Wait()
+	return err
+}
+
+// wait returns when the exit is to end.
+func (r *exitRun) wait(ctx context.Context, failed <-chan error) error {
+	look := time.NewTicker(drainCheck)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil // asked to end
+		case err := <-failed:
+			return err
+		case <-look.C:
+			if r.isDrained(time.Now()) {
+				return nil
+			}
+		}
+	}
+}
+
+// saveEvery is how much of the clients' usage is forgiven when the process is
+// killed.
+const saveEvery = time.Minute
+
+// keepHouse saves what the clients have used, and reloads for each signal, until
+// ctx ends.
+func (r *exitRun) keepHouse(ctx context.Context, hup <-chan os.Signal) {
+	save := time.NewTicker(saveEvery)
+	defer save.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			_ = r.reload() // which has logged it
+		case <-save.C:
+			if err := r.server.SaveUsage(); err != nil {
+				r.log.Error("exit", "err", err)
+			}
+		}
+	}
+}
+
+// openDoors answers the control socket, and shows figures, from now on.
+func (r *exitRun) openDoors(ctx context.Context, beside *sync.WaitGroup) error {
+	socket, err := control.Serve(r.state, r.routes())
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.socket = socket
+	r.mu.Unlock()
+	metrics, err := listenMetrics(r.config().Exit.Metrics)
+	if err != nil || metrics == nil {
+		return err
+	}
+	fmt.Fprintf(r.out, "metrics on %s\n", metrics.Addr())
+	ctx, cancel := context.WithCancel(ctx)
+	r.mu.Lock()
+	r.endStats = cancel
+	r.mu.Unlock()
+	beside.Go(func() {
+		if err := serveHTTP(ctx, metrics, metricsHandler(r.writeMetrics), nil); err != nil {
+			r.log.Error("no figures are shown any more", "err", err)
+		}
+	})
+	return nil
+}
+
+func (r *exitRun) closeDoors() {
+	r.mu.Lock()
+	socket := r.socket
+	r.mu.Unlock()
+	if socket != nil {
+		socket.Close()
+	}
+}

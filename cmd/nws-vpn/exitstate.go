@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+)
+
+// What is in an exit's state directory, beside the control socket.
+const exitUsageFile = "usage.json" // of the clients' quotas
+
+// exitServiceDir is the state directory of the unit nws-vpn-exit.service.
+const exitServiceDir = "/var/lib/nws-vpn-exit"
+
+// exitStateDir is where an exit keeps its socket and what it remembers: as
+// configured, as systemd says, or beside its key.
+func exitStateDir(e *config.Exit, getenv func(string) string) string {
+	if e.StateDir != "" {
+		return e.StateDir
+	}
+	if dirs := filepath.SplitList(getenv("STATE_DIRECTORY")); len(dirs) > 0 && filepath.IsAbs(dirs[0]) {
+		return dirs[0]
+	}
+	return e.KeyFile + ".state"
+}
+
+// findExitState is the state directory of an exit that runs, for those who want
+// something of it: what an exit with that configuration would use, or that of the
+// unit when the configuration says nothing about it.
+func findExitState(e *config.Exit, getenv func(string) string) string {
+	dir := exitStateDir(e, getenv)
+	if e.StateDir == "" && getenv("STATE_DIRECTORY") == "" {
+		if _, err := os.Stat(dir); err != nil {
+			return exitServiceDir
+		}
+	}
+	return dir
+}
+
+// openExitState makes the state directory, and refuses one that others could
+// have put something into.
+func openExitState(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("the exit's state directory: %w: name another one with --state-dir", err)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the exit's state directory: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("the exit's state directory: %s is none: name another one with --state-dir", dir)
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("the exit's state directory: others can write to %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
+	}
+	return nil
+}
+
+// meetPredecessor finds out whether another process runs with this state
+// directory. One whose place is to be taken saves what it remembers.
+func meetPredecessor(ctx context.Context, dir string, takeover bool) (isThere bool, err error) {
+	_, err = control.Do(ctx, dir, "POST", "/save")
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		return false, nil
+	case err != nil:
+		return true, err
+	case !takeover:
+		return true, fmt.Errorf("another exit runs with the state directory %s: end it, take its place with --takeover, or name another directory with --state-dir", dir)
+	}
+	return true, nil
+}
