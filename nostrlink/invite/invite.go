@@ -119,11 +119,8 @@ func (i *Invite) check() error {
 	if i.As == "" {
 		return nil
 	}
-	if strings.ToLower(i.As) != i.As {
-		return errors.New("invite: the name for the exit has capital letters")
-	}
-	if _, err := name.NewBook(map[string]string{i.As: i.Exit.NPub()}); err != nil {
-		return fmt.Errorf("invite: the name for the exit: %w", errors.Unwrap(err))
+	if err := name.CheckPetname(i.As); err != nil {
+		return fmt.Errorf("invite: the name for the exit: %w", err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func NewBook(entries map[string]string) (Book, error) {
 	b := make(Book, len(entries))
 	for pet, text := range entries {
 		label := strings.ToLower(pet)
-		if err := checkPetname(label); err != nil {
+		if err := CheckPetname(label); err != nil {
 			return nil, fmt.Errorf("name: petname %q: %w", pet, err)
 		}
 		if _, twice := b[label]; twice {
@@ -49,9 +49,10 @@ func (b Book) Lookup(host string) (Name, error) {
 	return Name{}, fmt.Errorf("%w; nor is it a petname of the configuration", err)
 }
 
-// checkPetname admits host-name labels (RFC 1123) that cannot be mistaken for a
+// CheckPetname says why a text cannot be a petname, as a Book keeps it, or nil. It
+// admits host-name labels (RFC 1123) in small letters that cannot be mistaken for a
 // key: nobody may give a key's own name another meaning.
-func checkPetname(label string) error {
+func CheckPetname(label string) error {
 	if label == "" || len(label) > maxLabel {
 		return fmt.Errorf("a label has 1 to %d characters, not %d", maxLabel, len(label))
 	}

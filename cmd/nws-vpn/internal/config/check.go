@@ -38,6 +38,10 @@ func (d *decoder) check(c *Config) {
 	}
 	is(checkExit(c.Up.Exit, book), "up", "exit")
 	is(checkRelays(c.Up.Relays), "up", "relays")
+	is(checkKeyFile(c.Up.IdentityFile), "up", "identity_file")
+	if c.Up.IdentityFile != "" && (c.Up.Exit == "" || c.Up.Exit == AutoExit) {
+		is(errors.New("name the exit that the identity is for in exit: it is shown to no other"), "up", "identity_file")
+	}
 	is(checkKeys(c.Up.Trust), "up", "trust")
 	is(checkKeys(c.Up.TrustFollows), "up", "trust_follows")
 	is(CheckSpread(c.Up.Spread), "up", "spread")

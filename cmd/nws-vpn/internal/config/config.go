@@ -49,6 +49,9 @@ type Up struct {
 	Exit string `toml:"exit"`
 	// Relays are the relays' URLs. Without any, those in Exit count.
 	Relays []string `toml:"relays"`
+	// IdentityFile holds the secret key of the identity that is proven to Exit, and
+	// to no other exit; empty for none.
+	IdentityFile string `toml:"identity_file"`
 	// Trust are the exits that may be chosen among, and TrustFollows those
 	// whose follow lists name more of them; npubs or hexadecimal keys.
 	Trust        []string `toml:"trust"`
@@ -158,6 +161,13 @@ type Exit struct {
 	Policy string      `toml:"policy"`
 	// Nameservers resolve names, instead of the system's.
 	Nameservers []exit.Nameserver `toml:"nameservers"`
+	// Admission is who may use it: AdmitAll, AdmitListed or AdmitFollowed. Allow are
+	// those who are listed, WoT those whose follow lists count; npubs.
+	Admission string   `toml:"admission"`
+	Allow     []string `toml:"allow"`
+	WoT       []string `toml:"wot"`
+	// MaxClientSessions bounds the sessions of one identity; zero for no bound.
+	MaxClientSessions int `toml:"max_client_sessions"`
 	// StateDir is the directory of the exit's socket and of what it remembers;
 	// see ExitStateDir.
 	StateDir string `toml:"state_dir"`
@@ -267,6 +277,14 @@ const (
 	ForwardBlock  = "block"
 )
 
+// Who may use an exit: everybody, those who are listed, or also those whom people
+// follow who are named.
+const (
+	AdmitAll      = "open"
+	AdmitListed   = "allowlist"
+	AdmitFollowed = "wot"
+)
+
 // What is spoken at the other end: the session, NWS as it is written, or what it
 // understands.
 const (
@@ -308,6 +326,7 @@ func Default() *Config {
 			Mode:        ModeAuto,
 			ConnectR:    ConnectRTLS,
 			Policy:      exit.DefaultPreset,
+			Admission:   AdmitAll,
 			MaxSessions: 1024,
 			MaxFlows:    exit.DefaultMaxFlows,
 			MaxClients:  exit.DefaultClients,

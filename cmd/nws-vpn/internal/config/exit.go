@@ -34,6 +34,9 @@ func (e *Exit) Limits() exit.Limits {
 // idle (two hours), so that those which are alive stay.
 const defaultFlowIdle = Duration(2*time.Hour + 10*time.Minute)
 
+// maxWoT bounds the follow lists that an exit keeps in memory.
+const maxWoT = 50
+
 // maxNames bounds the names of one exit, each with connections to relays of its
 // own.
 const maxNames = 64
@@ -55,10 +58,20 @@ func (d *decoder) checkExitSection(e *Exit) {
 		{e.MaxFlows, 1, 1 << 20, "max_flows"},
 		{e.MaxClients, 1, 1 << 20, "max_clients"},
 		{e.MaxClientFlows, 0, 1 << 20, "max_client_flows"},
+		{e.MaxClientSessions, 0, 1 << 20, "max_client_sessions"},
 		{e.FlowsPerSecond, 0, 1 << 20, "flows_per_second"},
 		{e.QueriesPerSecond, 0, 1 << 20, "queries_per_second"},
 	} {
 		is(within(n.value, n.least, n.most), n.key)
+	}
+	is(oneOf(e.Admission, AdmitAll, AdmitListed, AdmitFollowed), "admission")
+	is(checkKeys(e.Allow), "allow")
+	is(checkKeys(e.WoT), "wot")
+	if len(e.WoT) > maxWoT {
+		is(fmt.Errorf("want at most %d keys, not %d", maxWoT, len(e.WoT)), "wot")
+	}
+	if e.Admission == AdmitFollowed && len(e.WoT) == 0 {
+		is(errors.New("whose follow lists are to decide: name them with wot"), "admission")
 	}
 	is(CheckMetrics(e.Metrics), "metrics")
 	if len(e.Names) > maxNames {
