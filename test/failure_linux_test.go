@@ -104,7 +104,7 @@ func TestReadableKeyFileIsRefused(t *testing.T) {
 	if res := tun.inExit("chmod", "0644", tun.keyFile); res != "" {
 		t.Fatal(res)
 	}
-	res, err := tun.Run(tun.ctx, tun.Exit, "exit", "--key", tun.keyFile, "--relay", world.RelayURL)
+	res, err := tun.RunNobody(tun.ctx, "exit", "--key", tun.keyFile, "--relay", world.RelayURL)
 	if err != nil || res.Code == 0 || !strings.Contains(res.Output, tun.keyFile) || !strings.Contains(res.Output, "600") {
 		t.Errorf("the exit ended with code %d, %v: %s", res.Code, err, res.Output)
 	}
@@ -155,7 +155,7 @@ func TestWrongArguments(t *testing.T) {
 		{"no relay", "--relay", []string{"up", "--exit", tun.key}},
 		{"a key with a typing error", "exit", []string{"up", "--relay", world.RelayURL, "--exit", tun.key[:len(tun.key)-1] + "b"}},
 		{"not a relay's URL", "ws", []string{"up", "--exit", tun.key, "--relay", "http://" + world.RelayIP}},
-		{"no key file", "keygen", []string{"exit", "--key", "/run/missing.key", "--relay", world.RelayURL}},
+		{"no key file", "keygen", []string{"exit", "--allow-root", "--key", "/run/missing.key", "--relay", world.RelayURL}},
 		{"no such flag", "unknown flag", []string{"up", "--exits", tun.key}},
 		{"not a service", "--service", []string{"exit", "--key", "/run/x", "--relay", world.RelayURL, "--service", "eighty"}},
 		{"not a prefix", "--allow-private", []string{"exit", "--key", "/run/x", "--relay", world.RelayURL, "--allow-private", "10"}},

@@ -163,7 +163,7 @@ func TestLeakRelayNames(t *testing.T) {
 			tun.works(t, "before")
 			p, err := tun.StartRelayAt(tun.ctx, tun.Relay, second+":7777")
 			tun.started("relay", p, err)
-			exit, err := tun.StartExit(tun.ctx, tun.keyFile, world.Options{Args: []string{"--relay", "ws://" + second + ":7777"}})
+			exit, err := tun.StartExit(tun.ctx, tun.keyFile, world.Options{Args: []string{"--relay", "ws://" + second + ":7777", "--state-dir", "/run/second.state"}})
 			tun.started("exit", exit, err)
 			tun.Uplink.Replace(zone(second))
 			tun.kill(tun.processes["relay"])

@@ -24,7 +24,11 @@ func TestPing(t *testing.T) {
 				t.Fatal(err)
 			}
 			tun.startRelay()
-			tun.startExit()
+			if name == "as root" {
+				tun.inExit("chown", "0", tun.keyFile)
+			}
+			p, err := tun.StartExit(tun.ctx, tun.keyFile, world.Options{Root: name == "as root"})
+			tun.started("exit", p, err)
 			tun.startUp()
 			pings(t, tun)
 		})

@@ -28,7 +28,7 @@ func exitCommand() *cobra.Command {
 		Use:   "exit --key FILE --relay URL",
 		Short: "Let others reach the internet, or your services, through this machine",
 		Long: `Listens on Nostr relays for entries and dials for them. Needs no root, no
-public address and no open port. Private and other
+public address and no open port, and refuses to run as root. Private and other
 special addresses are refused unless allowed; port 25 is closed.
 
 SIGHUP, or "nws-vpn exit reload", has it read its configuration file again:

@@ -53,6 +53,9 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 	if err != nil {
 		return err
 	}
+	if os.Geteuid() == 0 && !flags.allowRoot {
+		return errors.New("an exit needs no privileges and dials for strangers, so it does not run as root: use another user, as the unit nws-vpn-exit.service does, or say --allow-root")
+	}
 	r := &exitRun{load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now()}
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
 		return err

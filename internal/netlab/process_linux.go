@@ -22,6 +22,9 @@ type CommandOptions struct {
 	Env    []string          // added to this process's environment
 	Stdin  io.Reader         // or nil: nothing
 	OnLine func(line string) // or nil: called for every line of output, one at a time
+	// User is whom the command runs as, without any capability; 0 for this
+	// process's own.
+	User uint32
 }
 
 // A Process is a command started in a host. It is killed when the host is
@@ -51,6 +54,9 @@ func (h *Host) Start(opts CommandOptions, path string, args ...string) (*Process
 	// The signal comes when the thread that started the child ends: a host's
 	// keeper ends with the host, and every thread with this process.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if opts.User != 0 {
+		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opts.User, Gid: opts.User}
+	}
 	if err := h.onKeeper(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("netlab: start %s in %s: %w", p.name, h.name, err)
 	}

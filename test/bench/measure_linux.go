@@ -141,7 +141,7 @@ func (b *bench) connect(ctx context.Context, t tunnel) (err error) {
 	for _, url := range t.relays {
 		relays = append(relays, "--relay", url)
 	}
-	b.exit, err = b.Start(b.Exit, world.Options{Args: relays}, "exit", "--key", exitKey,
+	b.exit, err = b.StartNobody(world.Options{Args: relays}, "exit", "--key", exitKey,
 		"--allow-private", "203.0.113.0/24", "--dns", world.DNSIP)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 
@@ -18,10 +19,47 @@ const StateDir = "/run/nws-vpn"
 type Options struct {
 	Args   []string          // added to the command's
 	OnLine func(line string) // or nil: called for every line that it prints
+	Root   bool              // the exit runs as root
 }
 
 // Binary is the path of nws-vpn.
 func (w *World) Binary() string { return w.binary }
+
+// nobody is whom the exit runs as.
+const nobody = 65534
+
+// exitBinary is where nobody finds the program in the exit, whoever may look into
+// the directory that it is in.
+const exitBinary = "/run/nws-vpn-program"
+
+// readyNobody has nobody run the exit: the files of its /run are his.
+func (w *World) readyNobody() error {
+	program, err := os.ReadFile(w.binary)
+	if err != nil {
+		return fmt.Errorf("world: %w", err)
+	}
+	return w.Exit.Do(func() error {
+		if err := os.WriteFile(exitBinary, program, 0o755); err != nil {
+			return err
+		}
+		return os.Chown("/run", nobody, nobody)
+	})
+}
+
+// RunNobody runs nws-vpn with args in the exit as a user without privileges, to
+// its end.
+func (w *World) RunNobody(ctx context.Context, args ...string) (netlab.Result, error) {
+	return w.Exit.Run(ctx, netlab.CommandOptions{User: nobody}, exitBinary, args...)
+}
+
+// StartNobody starts nws-vpn exit with args in the exit, as a user without
+// privileges unless the options say otherwise.
+func (w *World) StartNobody(o Options, args ...string) (*netlab.Process, error) {
+	if o.Root {
+		return w.Start(w.Exit, o, append(args, "--allow-root")...)
+	}
+	return w.Exit.Start(netlab.CommandOptions{OnLine: o.OnLine, User: nobody}, exitBinary, append(args, o.Args...)...)
+}
 
 // Run runs nws-vpn with args in a host to its end.
 func (w *World) Run(ctx context.Context, h *netlab.Host, args ...string) (netlab.Result, error) {
@@ -37,7 +75,11 @@ var npub = regexp.MustCompile(`\bnpub1[a-z0-9]{58}\b`)
 
 // Keygen makes a key file in a host and returns its public key, an npub.
 func (w *World) Keygen(ctx context.Context, h *netlab.Host, file string) (string, error) {
-	res, err := w.Run(ctx, h, "keygen", file)
+	run := func(args ...string) (netlab.Result, error) { return w.Run(ctx, h, args...) }
+	if h == w.Exit {
+		run = func(args ...string) (netlab.Result, error) { return w.RunNobody(ctx, args...) }
+	}
+	res, err := run("keygen", file)
 	if err != nil {
 		return "", err
 	}
@@ -59,13 +101,14 @@ func (w *World) StartRelayAt(ctx context.Context, h *netlab.Host, address string
 	return w.startUntil(ctx, h, "relay listening", Options{}, "relay", "--listen", address)
 }
 
-// StartExit starts the exit with a key file of its host and waits until it is
-// ready. It may reach the internet of this world, whose addresses no exit would
+// StartExit starts the exit with a key file of its host, as a user without
+// privileges, and waits until it is ready. It may reach the internet of this world, whose addresses no exit would
 // dial unasked, and asks the resolver there.
 func (w *World) StartExit(ctx context.Context, keyFile string, o Options) (*netlab.Process, error) {
-	return w.startUntil(ctx, w.Exit, "ready", o, "exit", "--key", keyFile, "--relay", RelayURL,
+	p, err := w.StartNobody(o, "exit", "--key", keyFile, "--relay", RelayURL,
 		"--allow-private", "203.0.113.0/24", "--allow-private", "2001:db8::/32", "--allow-private", "198.51.100.0/24",
 		"--dns", DNSIP)
+	return until(ctx, p, err, "ready")
 }
 
 // StartUp starts the client to an exit and waits until it is connected.
@@ -75,6 +118,11 @@ func (w *World) StartUp(ctx context.Context, exit string, o Options) (*netlab.Pr
 
 func (w *World) startUntil(ctx context.Context, h *netlab.Host, start string, o Options, args ...string) (*netlab.Process, error) {
 	p, err := w.Start(h, o, args...)
+	return until(ctx, p, err, start)
+}
+
+// until waits for a line of a process that was started, if it was.
+func until(ctx context.Context, p *netlab.Process, err error, start string) (*netlab.Process, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ type World struct {
 // New builds the world. binary is the path of nws-vpn.
 func New(binary string) (*World, error) {
 	w := &World{lab: netlab.New(), binary: binary}
-	for _, step := range []func() error{w.makeHosts, w.connect, w.route, w.serve} {
+	for _, step := range []func() error{w.makeHosts, w.connect, w.route, w.readyNobody, w.serve} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, w.Close())
 		}
@@ -119,7 +119,9 @@ func (w *World) route() error {
 	}
 	return errors.Join(
 		w.Client.WriteFile("/etc/resolv.conf", []byte(UplinkResolvConf)),
-		w.Exit.WriteFile("/etc/resolv.conf", []byte("nameserver "+DNSIP+"\n")))
+		w.Exit.WriteFile("/etc/resolv.conf", []byte("nameserver "+DNSIP+"\n")),
+		// Nobody may ping there, as on most systems.
+		w.Exit.Sysctl("net/ipv4/ping_group_range", "0 2147483647"))
 }
 
 // Keep closes c when the world is closed, before the hosts go.
