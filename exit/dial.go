@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
@@ -53,12 +54,15 @@ func (s *Server) dial(ctx context.Context, q wish, d destination) (net.Conn, err
 // dialAddr connects to one address, which the policy judges once more at the
 // last moment: in the form and at the place where the kernel gets it.
 func dialAddr(ctx context.Context, g *gate, q wish, to netip.AddrPort) (net.Conn, error) {
-	d := net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+	d := net.Dialer{ControlContext: func(ctx context.Context, network, address string, c syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
+		if err == nil {
+			err = g.check(q, ap.Addr())
+		}
 		if err != nil {
 			return err
 		}
-		return g.check(q, ap.Addr())
+		return segments.Control(ctx, network, address, c)
 	}}
 	return d.DialContext(ctx, q.network, to.String())
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -86,6 +87,8 @@ func (b *bundle) goDirect(end direct.End, opts Direct, offers []string) {
 
 var errNotCalled = errors.New("the other end has not connected to it: is the port open, and does that end allow it?")
 
+var errFellSilent = errors.New("the connection has fallen silent")
+
 // listen takes the connections of the peer until the bundle is closed. The
 // newest one counts: the peer makes another one when it has lost the last.
 func (d *directTrack) listen(l *direct.Listener) {
@@ -138,9 +141,9 @@ func (d *directTrack) dial(dialer *direct.Dialer) {
 	case <-ctx.Done():
 		return
 	}
-	pause := minRedial
+	pause, dialing := minRedial, ctx
 	for tries := 0; tries < maxRedials; tries++ {
-		conn, err := dialer.Dial(ctx, d.address, d.secret, d.end)
+		conn, err := dialer.Dial(dialing, d.address, d.secret, d.end)
 		if err == nil {
 			begun := time.Now()
 			_, err = d.carry(ctx, conn, nil)
@@ -150,6 +153,9 @@ func (d *directTrack) dial(dialer *direct.Dialer) {
 		}
 		if ctx.Err() != nil || d.bundle.session.Err() != nil {
 			return
+		}
+		if dialing = ctx; errors.Is(err, errFellSilent) {
+			dialing = segments.Small(ctx) // the network may lose large packets
 		}
 		d.note(RelayConnecting, err)
 		d.bundle.log.Debug("no direct path", "address", d.address, "err", err, "retry", pause)
@@ -203,7 +209,7 @@ func (d *directTrack) watch(ctx context.Context, path *session.Path, lost <-chan
 			return nil, errors.New("the connection was lost")
 		case <-check.C:
 			if s := path.Stats(); s.Silent && s.SinceAck >= silentDirect {
-				return nil, errors.New("the connection has fallen silent")
+				return nil, errFellSilent
 			}
 		case <-ctx.Done():
 			return nil, ctx.Err()

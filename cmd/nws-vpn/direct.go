@@ -68,7 +68,7 @@ func listenPublic(ctx context.Context, address string, control controlFunc) (*di
 // said, and it must not point this machine at its own network. Names are not
 // looked up for it.
 func dialPublic(control controlFunc) dialFunc {
-	d := net.Dialer{Control: control}
+	d := net.Dialer{ControlContext: carefully(control)}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/box"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/dnsintercept"
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/tun"
 )
@@ -112,7 +113,7 @@ func raiseInto(ctx context.Context, b *box.Box, cfg *config.Config, log *slog.Lo
 	}
 	first, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	dialer := &net.Dialer{Timeout: 10 * time.Second, ControlContext: segments.Control}
 	if err := t.connectTo(first, dialer.DialContext, exit, relays, cfg, log); err != nil {
 		return nil, err
 	}

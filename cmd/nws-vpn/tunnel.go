@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
-	"github.com/nws-vpn/nws-vpn/platform"
 	"github.com/nws-vpn/nws-vpn/tun"
 )
 
@@ -201,29 +199,4 @@ func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []
 		return n, nil, errors.New("no relay is known for the exit: name one with --relay wss://… or with relays in the section [up] of the configuration")
 	}
 	return n, relays, nil
-}
-
-// bypassDialer makes connections that do not go through the tunnel, and
-// resolves their names with the uplink's servers rather than the tunnel's.
-func bypassDialer(mark uint32, uplink func() []netip.Addr) *net.Dialer {
-	control := platform.Control(mark)
-	return &net.Dialer{
-		Timeout: 10 * time.Second,
-		Control: control,
-		Resolver: &net.Resolver{
-			PreferGo: true,
-			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				d := net.Dialer{Control: control, Timeout: 3 * time.Second}
-				var last error = &net.DNSError{Err: "no name server is configured outside the tunnel", IsTemporary: true}
-				for _, server := range uplink() {
-					conn, err := d.DialContext(ctx, network, netip.AddrPortFrom(server, 53).String())
-					if err == nil {
-						return conn, nil
-					}
-					last = err
-				}
-				return nil, last
-			},
-		},
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay/ws"
 )
 
@@ -79,12 +80,17 @@ type Client struct {
 	// interrupt ends the present attempt, connection or wait; nil before Serve.
 	interrupt context.CancelCauseFunc
 	subs      map[string]*wanted
+	cautious  time.Time // until when connections have small segments
 }
 
 var (
 	errStopped = errors.New("no longer in use")
 	errRedial  = errors.New("redialling")
 )
+
+// cautiousFor is for how long a path to the relay is taken for one that passes
+// only small packets, unless the network changes.
+const cautiousFor = time.Hour
 
 // stableAfter is how long a connection must have lived for the next one to be
 // tried without a grown backoff. A relay that accepts and drops us is not
@@ -139,7 +145,10 @@ func (c *Client) Serve(ctx context.Context) error {
 		if lived >= stableAfter || attempt.Err() != nil {
 			backoff = c.opts.MinBackoff
 		}
-		if attempt.Err() == nil {
+		if c.becomesCautious(attempt, err) {
+			c.opts.Log.Info("relay fell silent: the next connection has small segments, for a network that loses large ones", "relay", c.url, "err", err)
+			sleep(attempt, backoff)
+		} else if attempt.Err() == nil {
 			c.opts.Log.Info("relay not connected", "relay", c.url, "err", err)
 			c.setState(Waiting, nil, err)
 			sleep(attempt, backoff)
@@ -149,6 +158,31 @@ func (c *Client) Serve(ctx context.Context) error {
 	}
 	c.setState(Stopped, nil, nil)
 	return ctx.Err()
+}
+
+// becomesCautious has the next connections have small segments, after err has
+// ended an attempt by silence. It reports whether that is new: then it is worth
+// an attempt at once.
+func (c *Client) becomesCautious(attempt context.Context, err error) bool {
+	if attempt.Err() != nil || !fellSilent(err) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	was := now.Before(c.cautious)
+	c.cautious = now.Add(cautiousFor)
+	return !was
+}
+
+// dialing is ctx for making a connection.
+func (c *Client) dialing(ctx context.Context) context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Now().Before(c.cautious) {
+		return segments.Small(ctx)
+	}
+	return ctx
 }
 
 // sleep waits for between a half and the whole of d, so that the clients of a
@@ -166,7 +200,7 @@ func sleep(ctx context.Context, d time.Duration) {
 // long it was connected, and why it is not any more.
 func (c *Client) once(ctx context.Context) (lived time.Duration, err error) {
 	c.setState(Connecting, nil, nil)
-	conn, err := dial(ctx, c.url, c.opts.Options, c.gate)
+	conn, err := dial(c.dialing(ctx), c.url, c.opts.Options, c.gate)
 	if err != nil {
 		return 0, err
 	}
@@ -222,6 +256,7 @@ func (c *Client) Redial() {
 func (c *Client) Check() {
 	c.mu.Lock()
 	conn := c.conn
+	c.cautious = time.Time{} // that was the other network
 	c.mu.Unlock()
 	if conn == nil {
 		c.Redial()

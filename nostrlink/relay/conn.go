@@ -154,8 +154,8 @@ func (c *Conn) request(ctx context.Context, id string, filters []Filter, onEvent
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("relay %s: accepted the connection but did not answer the subscription within %v: "+
-			"it may be overloaded, or not a Nostr relay; try another: %w", c.url, time.Since(begun).Round(time.Second/10), err)
+		return silentError{fmt.Errorf("relay %s: accepted the connection but did not answer the subscription within %v: "+
+			"it may be overloaded, or not a Nostr relay; try another: %w", c.url, time.Since(begun).Round(time.Second/10), err)}
 	}
 	return err
 }

@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay/ws"
 )
 
 // RefusedError is a relay's no to a subscription, in its own words.
@@ -20,6 +23,17 @@ func (e *RefusedError) Error() string {
 		hint = "; it asks its clients to authenticate (NIP-42) and no key was given for that: use another relay"
 	}
 	return fmt.Sprintf("relay %s: refused the subscription: %s%s", e.URL, describe(e.Reason), hint)
+}
+
+// silentError is for a relay that was reached and then fell silent.
+type silentError struct{ error }
+
+func (e silentError) Unwrap() error { return e.error }
+
+// fellSilent reports whether an error tells of a relay that was reached and then
+// fell silent. A path that passes only small packets looks like that, too.
+func fellSilent(err error) bool {
+	return errors.As(err, new(silentError)) || errors.Is(err, ws.ErrSilent)
 }
 
 // Reasons with which this package, and not the relay, gives the verdict on a

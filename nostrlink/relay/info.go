@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay/nip11"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay/ws"
 )
@@ -31,7 +32,8 @@ func FetchInfo(ctx context.Context, rawURL string, opts Options) (Info, error) {
 	opts = opts.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, opts.ReplyTimeout)
 	defer cancel()
-	body, err := fetch(ctx, rawURL, opts)
+	// It is short, and asked for only once: it has to get through.
+	body, err := fetch(segments.Small(ctx), rawURL, opts)
 	if err != nil {
 		return Info{}, fmt.Errorf("relay %s: description (NIP-11): %w", rawURL, err)
 	}

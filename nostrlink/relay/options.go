@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay/nip01"
 )
 
@@ -16,7 +17,8 @@ type Filter = nip01.Filter
 // Options are the settings of a connection. The zero value works.
 type Options struct {
 	// DialContext opens the network connection, so that its socket can bypass
-	// the tunnel; nil for net.Dialer's.
+	// the tunnel; nil for net.Dialer's. Its context asks for small segments when
+	// that may help; segments.Control heeds it.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is the configuration for wss; nil for the default.
 	TLS *tls.Config
@@ -72,6 +74,9 @@ func (o Options) withDefaults() Options {
 	number(&o.Window, 64)
 	number(&o.MaxMessage, 256<<10)
 	number(&o.QueueBytes, 256<<10)
+	if o.DialContext == nil {
+		o.DialContext = (&net.Dialer{ControlContext: segments.Control}).DialContext
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

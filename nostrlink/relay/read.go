@@ -128,6 +128,7 @@ func (c *Conn) keepAlive() {
 		}
 		if urgent {
 			q = c.ask(min(c.opts.PongTimeout, urgentTimeout))
+			q.urgent = true
 			continue
 		}
 		q = c.follow(q, min(c.ws.Idle(), listening))
@@ -157,6 +158,7 @@ func (c *Conn) expire() {
 type question struct {
 	asked   time.Time
 	timeout time.Duration
+	urgent  bool // the network is in doubt
 }
 
 // follow sees to it that a relay which has been silent for a time is asked, and
@@ -168,8 +170,12 @@ func (c *Conn) follow(q question, silent time.Duration) question {
 			return question{}
 		}
 		if waited >= q.timeout {
-			c.ws.Fail(fmt.Errorf("the relay has been silent for %v and did not answer a ping: "+
-				"the network or the relay is down", silent.Round(time.Second/10)))
+			err := fmt.Errorf("the relay has been silent for %v and did not answer a ping: "+
+				"the network or the relay is down", silent.Round(time.Second/10))
+			if !q.urgent {
+				err = silentError{err}
+			}
+			c.ws.Fail(err)
 		}
 		return q
 	}
@@ -185,5 +191,5 @@ func (c *Conn) follow(q question, silent time.Duration) question {
 
 func (c *Conn) ask(timeout time.Duration) question {
 	c.ws.Ping()
-	return question{time.Now(), timeout}
+	return question{asked: time.Now(), timeout: timeout}
 }

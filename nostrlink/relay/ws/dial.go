@@ -80,6 +80,10 @@ func CheckURL(rawURL string) error {
 	return nil
 }
 
+// ErrSilent is wrapped by Dial's error when the host was reached and did not
+// answer in time.
+var ErrSilent = errors.New("no answer")
+
 // dialer keeps the socket that http.Transport has been given. Transport dials
 // in a goroutine of its own, which may outlive the request.
 type dialer struct {
@@ -87,17 +91,26 @@ type dialer struct {
 
 	mu       sync.Mutex
 	sock     *socket
+	reached  bool // there is a network connection, or was
 	dialErr  error
 	finished bool
 }
 
 func (d *dialer) plain(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := d.opts.DialContext(ctx, network, address)
+	conn, err := d.connect(ctx, network, address)
 	return d.keep(conn, err)
 }
 
-func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn, error) {
+func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.opts.DialContext(ctx, network, address)
+	d.mu.Lock()
+	d.reached = d.reached || err == nil
+	d.mu.Unlock()
+	return conn, err
+}
+
+func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.connect(ctx, network, address)
 	if err != nil {
 		return d.keep(nil, err)
 	}
@@ -144,6 +157,8 @@ func (d *dialer) explain(ctx context.Context, err error, resp *http.Response) er
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
+	case d.sock == nil && d.reached && timedOut(err):
+		return fmt.Errorf("accepted the connection but did not answer the TLS handshake in time: %w: %w", ErrSilent, err)
 	case d.sock == nil && d.dialErr != nil:
 		return fmt.Errorf("cannot be reached: %w", d.dialErr)
 	case d.sock == nil && timedOut(err):
@@ -151,7 +166,7 @@ func (d *dialer) explain(ctx context.Context, err error, resp *http.Response) er
 	case resp != nil && resp.StatusCode != http.StatusSwitchingProtocols:
 		return fmt.Errorf("answered HTTP %d instead of a websocket%s; is this the URL of a Nostr relay?", resp.StatusCode, detail(resp))
 	case d.sock != nil && timedOut(err):
-		return fmt.Errorf("accepted the connection but did not answer the websocket handshake in time: %w", err)
+		return fmt.Errorf("accepted the connection but did not answer the websocket handshake in time: %w: %w", ErrSilent, err)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package segments
+
+func bound(uintptr) {}
