@@ -16,7 +16,7 @@ TIMEOUT  ?= 8m
 
 # systemd looks for units there for the prefixes /usr and /usr/local.
 UNITDIR ?= $(PREFIX)/lib/systemd/system
-UNITS    = nws-vpn.service nws-vpn-lockdown.service
+UNITS    = nws-vpn.service nws-vpn-lockdown.service nws-vpn-exit.service nws-vpn-relay.service
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 

@@ -459,7 +459,7 @@ func TestUnitsAreVerified(t *testing.T) {
 	tun := newTunnel(t)
 	dir := t.TempDir()
 	args := []string{"verify"}
-	for _, name := range []string{"nws-vpn.service", "nws-vpn-lockdown.service"} {
+	for _, name := range []string{"nws-vpn.service", "nws-vpn-lockdown.service", "nws-vpn-exit.service", "nws-vpn-relay.service"} {
 		text, err := os.ReadFile("../platform/systemd/" + name)
 		if err != nil {
 			t.Fatal(err)

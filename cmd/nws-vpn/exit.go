@@ -40,7 +40,7 @@ which goes on until its flows have ended.`,
 			return runExit(cmd.Context(), cmd.OutOrStdout(), &flags)
 		},
 	}
-	cmd.AddCommand(policyCommand(), exitStatusCommand(), exitReloadCommand(), exitDrainCommand())
+	cmd.AddCommand(policyCommand(), exitStatusCommand(), exitReloadCommand(), exitRestartCommand(), exitDrainCommand())
 	flags.add(cmd)
 	return cmd
 }

@@ -24,6 +24,7 @@ func (r *exitRun) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.reload()) })
+	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, q *http.Request) { control.Answer(w, r.restart(q.Context())) })
 	mux.HandleFunc("POST /save", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.server.SaveUsage()) })
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, q *http.Request) {
 		var timeout time.Duration

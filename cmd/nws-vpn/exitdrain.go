@@ -26,8 +26,7 @@ const (
 )
 
 // drain has the exit take no new sessions, and end when its flows have ended, or
-// after timeout if that is not zero. With a successor it lets go of all that only
-// one process can have.
+// after timeout if that is not zero. With a successor it hands over to that.
 func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 	now := time.Now()
 	r.mu.Lock()
@@ -38,8 +37,6 @@ func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 	if timeout > 0 {
 		r.draining.deadline = now.Add(timeout)
 	}
-	handOver := successor && !r.replaced
-	r.replaced = r.replaced || successor
 	r.mu.Unlock()
 	if first {
 		r.log.Info("draining: no new sessions; the exit ends when its flows have ended", "flows", r.server.Stats().OpenFlows, "timeout", timeout)
@@ -47,9 +44,17 @@ func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 			n.listener.Drain()
 		}
 	}
-	if !handOver {
+	if !successor {
 		return nil
 	}
+	var err error
+	r.replacing.Do(func() { err = r.handOver() })
+	return err
+}
+
+// handOver lets go of all that only one process can have.
+func (r *exitRun) handOver() error {
+	defer close(r.replaced)
 	r.mu.Lock()
 	if r.endStats != nil {
 		r.endStats()
@@ -63,9 +68,12 @@ func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 }
 
 func (r *exitRun) isReplaced() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.replaced
+	select {
+	case <-r.replaced:
+		return true
+	default:
+		return false
+	}
 }
 
 // isDrained reports whether the exit has drained, and ends the sessions that have

@@ -34,13 +34,17 @@ type exitRun struct {
 	names    []*exitName    // the exit's own first
 	closers  []func()       // of what was opened, in that order
 
-	reloading sync.Mutex // held for a whole reload
+	reloading  sync.Mutex // held for a whole reload
+	restarting sync.Mutex // held while a new process is started
+	// replaced is closed when another process goes on with what this one has let
+	// go of.
+	replaced  chan struct{}
+	replacing sync.Once
 
 	mu       sync.Mutex // guards what follows
 	cfg      *config.Config
 	socket   *control.Server
 	draining drain
-	replaced bool // another process goes on with what this one has let go of
 	endStats context.CancelFunc
 }
 
@@ -56,7 +60,7 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 	if os.Geteuid() == 0 && !flags.allowRoot {
 		return errors.New("an exit needs no privileges and dials for strangers, so it does not run as root: use another user, as the unit nws-vpn-exit.service does, or say --allow-root")
 	}
-	r := &exitRun{load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now()}
+	r := &exitRun{load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{})}
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
 		return err
 	}
@@ -238,6 +242,7 @@ func (r *exitRun) openDoors(ctx context.Context, beside *sync.WaitGroup) error {
 	r.mu.Lock()
 	r.socket = socket
 	r.mu.Unlock()
+	underServiceManager().notify("READY=1")
 	metrics, err := listenMetrics(r.config().Exit.Metrics)
 	if err != nil || metrics == nil {
 		return err
