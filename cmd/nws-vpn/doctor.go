@@ -102,6 +102,8 @@ type examination struct {
 	seen   *platform.Inspection
 	dialer *net.Dialer
 	found  doctor.Found
+
+	credentials credentialsFunc
 }
 
 // runningTunnel is what of a status matters here. It is decoded by itself, so
@@ -113,7 +115,9 @@ type runningTunnel struct {
 	LastError string    `json:"last_error"`
 	Exit      string    `json:"exit"`
 	PID       int       `json:"pid"`
-	Relays    []struct {
+
+	Refused map[string]uint64 `json:"refused"`
+	Relays  []struct {
 		URL string `json:"url"`
 	} `json:"relays"`
 }
@@ -153,12 +157,18 @@ func (e *examination) readConfig() {
 	default:
 		s.Found = "the defaults, and " + config.DefaultPath + " if it exists"
 	}
-	if e.opts.exit != "" {
-		e.cfg.Up.Exit = e.opts.exit
+	if err := overrideExit(&e.cfg.Up, e.opts.exit, e.opts.relays, ""); err != nil && s.Err == nil {
+		s.Err = err
 	}
-	if len(e.opts.relays) > 0 {
-		e.cfg.Up.Relays = e.opts.relays
-	}
+}
+
+// meetJoined takes up the exits that were joined, once it is known which exit it
+// is about.
+func (e *examination) meetJoined() error {
+	flags := configFlags{file: e.file}
+	var err error
+	e.credentials, err = dialAs(e.cfg, flags.joinedDir(), len(e.opts.relays) > 0)
+	return err
 }
 
 func (e *examination) askTunnel(ctx context.Context) {
@@ -178,6 +188,9 @@ func (e *examination) askTunnel(ctx context.Context) {
 	}
 	t.Running = true
 	t.State, t.Since, t.Problem = e.now.State, time.Since(e.now.Since), e.now.LastError
+	for _, r := range mostRefused(e.now.Refused) {
+		t.Refused = append(t.Refused, oneLine(r))
+	}
 	if e.now.Blocked != "" {
 		t.Problem = e.now.Blocked
 	}
@@ -199,11 +212,15 @@ const maxExamined = 16
 
 // examine tries the hops beyond this machine.
 func (e *examination) examine(ctx context.Context) {
+	joinedErr := e.meetJoined()
 	book, err := name.NewBook(e.cfg.Names)
 	if err != nil {
 		book, _ = name.NewBook(nil) // the configuration's line says it
 	}
 	exit, relays, err := chooseExit(e.cfg.Up.Exit, e.cfg.Up.Relays, book)
+	if err == nil {
+		err = joinedErr
+	}
 	e.found.Exit.Name = e.cfg.Up.Exit
 	choice := doctor.Step{Name: doctor.HopChoice, Err: err}
 	if err == nil && e.cfg.Up.Exit != config.AutoExit {

@@ -40,7 +40,7 @@ func (e *examination) examineExit(ctx context.Context, exit name.Name) {
 	x := newExitExamination(ctx, e.dialer, usable)
 	defer x.close()
 	shake := try(ctx, doctor.HopHandshake, connectTimeout, func(ctx context.Context) (string, error) {
-		return x.shake(ctx, exit, &e.cfg.Up)
+		return x.shake(ctx, exit, &e.cfg.Up, e.credentials)
 	})
 	steps := &e.found.Exit.Steps
 	*steps = append(*steps, shake)
@@ -90,8 +90,8 @@ func (x *exitExamination) close() {
 }
 
 // shake connects to the exit, or chooses one.
-func (x *exitExamination) shake(ctx context.Context, exit name.Name, up *config.Up) (string, error) {
-	opts := nostrlink.LinkOptions{Agent: "nws-vpn " + buildVersion()}
+func (x *exitExamination) shake(ctx context.Context, exit name.Name, up *config.Up, credentials credentialsFunc) (string, error) {
+	opts := nostrlink.LinkOptions{Agent: "nws-vpn " + buildVersion(), Credentials: credentials}
 	speaks(&opts, up)
 	if err := x.connect(ctx, exit, up, opts); err != nil {
 		return "", err

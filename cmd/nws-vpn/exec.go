@@ -32,6 +32,9 @@ type execOptions struct {
 	relays  []string
 	mode    string
 	command []string
+
+	identity    string
+	credentials credentialsFunc // of the configuration
 }
 
 func execCommand() *cobra.Command {
@@ -67,7 +70,8 @@ use another profile; tmux goes to the server that is running.`,
 	}
 	cmd.Flags().SetInterspersed(false) // what follows the command is the command's
 	o.config.add(cmd)
-	cmd.Flags().StringVar(&o.exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, or auto for the best of those it trusts")
+	cmd.Flags().StringVar(&o.exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, the name of one that was joined, or auto for the best of those it trusts")
+	cmd.Flags().StringVar(&o.identity, "identity", "", "key file of the identity that is proven to the exit, and to no other")
 	cmd.Flags().StringSliceVar(&o.relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
 	cmd.Flags().StringVar(&o.mode, "mode", "", "what to speak with the exit: auto (default), session or nws")
 	return cmd
@@ -79,11 +83,11 @@ func (o *execOptions) load() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.exit != "" {
-		cfg.Up.Exit = o.exit
+	if err := overrideExit(&cfg.Up, o.exit, o.relays, o.identity); err != nil {
+		return nil, err
 	}
-	if len(o.relays) > 0 {
-		cfg.Up.Relays = o.relays
+	if o.credentials, err = dialAs(cfg, o.config.joinedDir(), len(o.relays) > 0); err != nil {
+		return nil, err
 	}
 	if o.mode != "" {
 		if err := config.CheckUpMode(o.mode); err != nil {

@@ -45,7 +45,7 @@ func runExec(ctx context.Context, o execOptions) error {
 	for _, note := range b.Notes() {
 		log.Warn(note)
 	}
-	t, err := raiseInto(ctx, b, cfg, log)
+	t, err := raiseInto(ctx, b, cfg, o.credentials, log)
 	if err != nil {
 		return failed(statusFailed, err)
 	}
@@ -96,8 +96,8 @@ func notStarted(err error) error {
 
 // raiseInto brings a tunnel up for the box's device. Nothing of the machine is
 // changed, so its relays are dialed as any program would.
-func raiseInto(ctx context.Context, b *box.Box, cfg *config.Config, log *slog.Logger) (_ *tunnel, err error) {
-	t := &tunnel{}
+func raiseInto(ctx context.Context, b *box.Box, cfg *config.Config, credentials credentialsFunc, log *slog.Logger) (_ *tunnel, err error) {
+	t := &tunnel{credentials: credentials}
 	defer func() {
 		if err != nil {
 			t.lower()

@@ -54,7 +54,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.AddCommand(
 		upCommand(), downCommand(), statusCommand(), confirmCommand(), repairCommand(), lockdownCommand(), rollbackGuardCommand(), portalCommand(), bypassCommand(), outsideInsideCommand(),
-		exitCommand(), relayCommand(), keygenCommand(), certCommand(), trustCommand(), nameCommand(),
+		exitCommand(), joinCommand(), relayCommand(), keygenCommand(), certCommand(), trustCommand(), nameCommand(),
 		exitsCommand(), execCommand(), execInsideCommand(), demoCommand(), probeCommand(), versionCommand(),
 		doctorCommand(), leaktestCommand(),
 	)

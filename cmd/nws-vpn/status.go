@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -44,12 +47,15 @@ type status struct {
 
 	Relays []statusRelay `json:"relays,omitempty"` // of the session
 
-	RTTMillis float64       `json:"rtt_ms,omitempty"` // to the exit and back
-	Flows     statusFlows   `json:"flows"`
-	Bytes     statusBytes   `json:"bytes"`
-	Session   statusSession `json:"session"`
-	NWS       *statusNWS    `json:"nws,omitempty"` // there is no session but this
-	DNS       any           `json:"dns"`
+	RTTMillis float64     `json:"rtt_ms,omitempty"` // to the exit and back
+	Flows     statusFlows `json:"flows"`
+
+	Refused map[string]uint64 `json:"refused,omitempty"` // flows that the exit did not want to serve, by what it said
+
+	Bytes   statusBytes   `json:"bytes"`
+	Session statusSession `json:"session"`
+	NWS     *statusNWS    `json:"nws,omitempty"` // there is no session but this
+	DNS     any           `json:"dns"`
 
 	UplinkDNS []netip.Addr `json:"uplink_dns,omitempty"` // the name servers of the network outside the tunnel
 
@@ -131,7 +137,7 @@ func (s *supervisor) status() *status {
 func (s *status) describeLink(main *nostrlink.Link) {
 	link := main.Status()
 	s.Exit, s.ExitSoftware, s.Relay = main.Exit().NPub(), link.Agent, link.Relay
-	s.RTTMillis = millis(link.Session.RTT)
+	s.RTTMillis, s.Refused = millis(link.Session.RTT), link.Refused
 	s.Session, s.NWS = sessionStatus(link.Session), nwsStatus(link)
 	for _, r := range link.Relays {
 		s.Relays = append(s.Relays, relayStatus(r))
@@ -214,6 +220,9 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		line("round trip", "%.1f ms to the exit and back", s.RTTMillis)
 	}
 	line("flows", "%d TCP, %d UDP open; %d accepted, %d refused", s.Flows.TCP, s.Flows.UDP, s.Flows.Accepted, s.Flows.Rejected)
+	for i, r := range mostRefused(s.Refused) {
+		line([...]string{"refused by exit", ""}[min(i, 1)], "%s", oneLine(r))
+	}
 	line("traffic", "%s sent, %s received", byteSize(s.Bytes.Sent), byteSize(s.Bytes.Received))
 	if s.NWS != nil {
 		line("streams", "%s", s.NWS)
@@ -236,6 +245,23 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		line("note", "%s", note)
 	}
 	return w.Flush()
+}
+
+// mostRefused says how many flows the exit refused for which reason, the most
+// frequent reasons first.
+func mostRefused(refused map[string]uint64) []string {
+	const most = 5
+	texts := slices.SortedFunc(maps.Keys(refused), func(a, b string) int {
+		return cmp.Or(cmp.Compare(refused[b], refused[a]), strings.Compare(a, b))
+	})
+	var lines []string
+	for _, text := range texts[:min(len(texts), most)] {
+		lines = append(lines, fmt.Sprintf("%d × %s", refused[text], text))
+	}
+	if n := len(texts) - len(lines); n > 0 {
+		lines = append(lines, fmt.Sprintf("and for %d other reasons", n))
+	}
+	return lines
 }
 
 func relayStatus(r nostrlink.RelayStatus) statusRelay {

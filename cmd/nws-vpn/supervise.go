@@ -46,21 +46,23 @@ type supervisor struct {
 	wake   chan struct{} // ends the pause before another attempt to connect
 
 	// Of run's goroutine.
-	machine  *lifecycle.Machine
-	policy   platform.Config // that was set last
-	inForce  bool            // and is, as far as we know
-	keeping  context.CancelFunc
-	kept     sync.WaitGroup
-	fakes    dnsintercept.Range
-	pool     *dnsintercept.Pool
-	sites    netstack.Dialer
-	opened   time.Time     // when the device was last opened
-	attempts int           // to connect
-	pause    time.Duration // before the next retry in Blocked
-	greeted  bool          // "connected" was printed
-	reload   bool          // this process is to be replaced by a new one
-	over     bool
-	why      error // why it ends, nil when it was asked to
+	machine     *lifecycle.Machine
+	policy      platform.Config // that was set last
+	inForce     bool            // and is, as far as we know
+	keeping     context.CancelFunc
+	kept        sync.WaitGroup
+	fakes       dnsintercept.Range
+	pool        *dnsintercept.Pool
+	sites       netstack.Dialer
+	opened      time.Time     // when the device was last opened
+	attempts    int           // to connect
+	pause       time.Duration // before the next retry in Blocked
+	greeted     bool          // "connected" was printed
+	credentials credentialsFunc
+
+	reload bool // this process is to be replaced by a new one
+	over   bool
+	why    error // why it ends, nil when it was asked to
 
 	mu       sync.Mutex
 	tunnel   *tunnel // nil until the exit is first reached
@@ -72,7 +74,7 @@ type supervisor struct {
 // must run, or be abandoned.
 func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Writer, log *slog.Logger) (*supervisor, error) {
 	s := &supervisor{
-		cfg: cfg, dirs: dirs, log: log, out: out,
+		cfg: cfg, dirs: dirs, log: log, out: out, credentials: o.credentials,
 		service: underServiceManager(), persist: o.retry || isRestarted(),
 		events: make(chan event, 16), wake: make(chan struct{}, 1),
 		started: time.Now(),

@@ -24,8 +24,10 @@ func (s *supervisor) connect() {
 		ctx, cancel := context.WithTimeout(s.ctx, connectTimeout)
 		defer cancel()
 		t := &tunnel{
-			memory: openPlainMemory(s.dirs.lasting(), s.log),
-			split:  splitNames(&s.cfg.Up, s.fakes, remembered(s.platform.UplinkDNS)),
+			memory:      openPlainMemory(s.dirs.lasting(), s.log),
+			credentials: s.credentials,
+
+			split: splitNames(&s.cfg.Up, s.fakes, remembered(s.platform.UplinkDNS)),
 		}
 		dial := bypassDialer(s.cfg.Up.Mark, s.platform.UplinkDNS).DialContext
 		if err := t.connectTo(ctx, dial, s.exit, s.relays, s.cfg, s.log); err != nil {

@@ -34,6 +34,8 @@ type tunnel struct {
 	memory    nostrlink.Memory    // or nil
 	split     *dnsintercept.Split // or nil
 
+	credentials credentialsFunc // or nil
+
 	undo []func() error // what lower does, last first
 }
 
@@ -78,7 +80,7 @@ func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, r
 		opts.Spread = nostrlink.Stripe
 	}
 	speaks(&opts, &cfg.Up)
-	opts.Memory = t.memory
+	opts.Memory, opts.Credentials = t.memory, t.credentials
 	t.makePaths(ctx, &opts, &cfg.Up, log)
 	directory := t.hub.NewDirectory(relays, log)
 	if cfg.Up.Exit == config.AutoExit {

@@ -22,6 +22,9 @@ import (
 // upOptions are what `up` is told on the command line and what no configuration
 // says.
 type upOptions struct {
+	identity    string
+	credentials credentialsFunc // of the configuration
+
 	exit, spread, mode, killSwitch string
 	relays                         []string
 	double, allowLAN, refuse       bool
@@ -56,6 +59,9 @@ fails later closes the machine until it works again or "nws-vpn down".`,
 			if err == nil {
 				err = o.override(&cfg.Up)
 			}
+			if err == nil {
+				o.credentials, err = dialAs(cfg, flags.joinedDir(), len(o.relays) > 0)
+			}
 			if err != nil {
 				return err
 			}
@@ -83,7 +89,8 @@ fails later closes the machine until it works again or "nws-vpn down".`,
 
 func (o *upOptions) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, or auto for the best of those it trusts")
+	f.StringVar(&o.exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, the name of one that was joined, or auto for the best of those it trusts")
+	f.StringVar(&o.identity, "identity", "", "key file of the identity that is proven to the exit, and to no other")
 	f.StringSliceVar(&o.relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
 	f.StringVar(&o.spread, "spread", "", "how to use several relays: primary (default) or stripe")
 	f.BoolVar(&o.double, "duplicate", false, "send small packets over two relays at once")
@@ -116,11 +123,8 @@ func (o *upOptions) override(up *config.Up) error {
 		*to = value
 		return nil
 	}
-	if o.exit != "" {
-		up.Exit = o.exit
-	}
-	if len(o.relays) > 0 {
-		up.Relays = o.relays
+	if err := overrideExit(up, o.exit, o.relays, o.identity); err != nil {
+		return err
 	}
 	up.Duplicate = up.Duplicate || o.double
 	up.AllowLAN = up.AllowLAN || o.allowLAN

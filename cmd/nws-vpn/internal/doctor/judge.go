@@ -37,6 +37,7 @@ type Tunnel struct {
 	State   string
 	Since   time.Duration
 	Problem string
+	Refused []string // what the exit refused flows for
 }
 
 // The hops of a relay, in their order.
@@ -73,6 +74,7 @@ const (
 	HopHandshake = "handshake"
 	HopResolver  = "names"
 	HopConnect   = "connecting out"
+	HopRefusals  = "refusals" // of the tunnel that runs
 )
 
 // Exit is what was found of the exit; the first failed step is the last one,
@@ -254,6 +256,12 @@ func judgeExit(f *Found) []Line {
 			l.Verdict, l.Found, l.Millis = OK, s.Found, millis(s.Took)
 		}
 		lines = append(lines, l)
+	}
+	if told := f.Tunnel.Refused; len(told) > 0 {
+		lines = append(lines, Line{
+			Place: place, Hop: HopRefusals, Verdict: Note, Found: strings.Join(told, "; "),
+			Do: "these are the exit's rules and limits for what programs asked of it: ask its operator, or use another exit",
+		})
 	}
 	return lines
 }

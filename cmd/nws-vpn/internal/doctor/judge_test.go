@@ -64,6 +64,10 @@ func TestJudge(t *testing.T) {
 		{"the exit complains of the clock", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(errors.New("refused: your clock differs from mine by 3m0s"), HopChoice, HopHandshake)}}, HopClock, "NTP", false},
 		{"exit cut off", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: append(failing(errors.New("SERVFAIL"), HopChoice, HopHandshake, HopResolver), Step{Name: HopConnect, Err: syscall.ENETUNREACH})}}, HopResolver, "resolves names", false},
 		{"exit's policy", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(syscall.EACCES, HopChoice, HopHandshake, HopResolver, HopConnect)}}, HopConnect, "policy", false},
+		{"not let in", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(fmt.Errorf("the exit refused: %w", syscall.EACCES), HopChoice, HopHandshake)}}, HopHandshake, "invitation", false},
+		{"no room at the exit", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(fmt.Errorf("the exit refused: %w", syscall.ECONNREFUSED), HopChoice, HopHandshake)}}, HopHandshake, "no room", false},
+		{"a limit of the exit", Found{Relays: []Relay{goodRelay}, Exit: Exit{Steps: failing(errors.New("too busy: you have 9 flows open"), HopChoice, HopHandshake, HopResolver, HopConnect)}}, HopConnect, "a limit", false},
+		{"flows were refused", Found{Tunnel: Tunnel{Running: true, State: "connected", Refused: []string{"3 × denied by policy"}}, Relays: []Relay{goodRelay}, Exit: goodExit}, "", "", true},
 		{"stopped", Found{Tunnel: Tunnel{Denied: true}, Stopped: errors.New("as root"), Relays: []Relay{{URL: "ws://x"}}, Exit: Exit{Steps: steps(HopChoice)}}, "", "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

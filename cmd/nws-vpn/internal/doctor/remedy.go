@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -85,8 +86,13 @@ func exitRemedy(hop string, err error, f *Found) string {
 		if !slices.ContainsFunc(f.Relays, func(r Relay) bool { return r.Up() }) {
 			return "mend the way to a relay first"
 		}
-		if complainsOfClock(err.Error()) {
+		switch {
+		case complainsOfClock(err.Error()):
 			return "set this machine's clock"
+		case errors.Is(err, syscall.EACCES):
+			return "the exit answers and does not let you in, for the reason it gives: ask its operator for an invitation, which `nws-vpn join` takes, or set identity_file if it knows an identity of yours; `nws-vpn exits` lists others"
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return "the exit answers and has no room for you now, for the reason it gives: try again later, or use another exit"
 		}
 		return "check that the exit runs and listens on a relay of yours, and that its key is right; `nws-vpn exits` lists others"
 	case HopResolver:
@@ -97,12 +103,18 @@ func exitRemedy(hop string, err error, f *Found) string {
 	}
 	switch {
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return "the exit's policy does not admit that destination: name another one with --target"
+		return "the exit's policy does not admit that, or it gives you no more, as it says: name another destination with --target, or ask its operator"
+	case strings.Contains(err.Error(), wireBusy):
+		return "a limit of the exit is reached, the one it names: try again later, or ask its operator"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "the exit works and the destination refuses: name another one with --target"
 	}
 	return "the exit does not get to that destination: name another one with --target; if that fails too, the exit is cut off from the internet"
 }
+
+// wireBusy is how errors of a limit at the exit begin. Their errno is that of a
+// destination that refuses.
+const wireBusy = "too busy"
 
 func timedOut(err error) bool {
 	var t interface{ Timeout() bool }

@@ -23,36 +23,46 @@ const maxFile = 4096
 
 // Read reads the key from the file at path.
 func Read(path string) (envelope.SecretKey, error) {
-	// A named pipe without a writer must not hold us up here.
-	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
+	text, err := ReadPrivate(path, maxFile)
+	defer clear(text)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: make one with `nws-vpn keygen %s`", err, path)
 		}
-		return envelope.SecretKey{}, fmt.Errorf("key file: %w", err)
-	}
-	defer f.Close()
-	// Checked on the open file, so that it cannot be exchanged in between.
-	info, err := f.Stat()
-	if err != nil {
-		return envelope.SecretKey{}, fmt.Errorf("key file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return envelope.SecretKey{}, fmt.Errorf("key file: %s is not a regular file", path)
-	}
-	if err := checkAccess(path, info); err != nil {
 		return envelope.SecretKey{}, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	defer clear(text)
-	if err != nil {
-		return envelope.SecretKey{}, fmt.Errorf("key file: %w", err)
 	}
 	key, err := parse(text)
 	if err != nil {
 		return envelope.SecretKey{}, fmt.Errorf("key file: %s: %w", path, err)
 	}
 	return key, nil
+}
+
+// ReadPrivate reads a file that holds a secret, up to one byte more than most. It
+// refuses one that others have access to.
+func ReadPrivate(path string, most int64) ([]byte, error) {
+	// A named pipe without a writer must not hold us up here.
+	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	defer f.Close()
+	// Checked on the open file, so that it cannot be exchanged in between.
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("key file: %s is not a regular file", path)
+	}
+	if err := checkAccess(path, info); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	return text, nil
 }
 
 // parse finds the one key in text. Its errors name lines, not their content.
