@@ -2,8 +2,6 @@ package test
 
 import (
 	"bytes"
-	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -221,28 +219,4 @@ func (tun *tunnel) knock() {
 	if res.Code == 0 || strings.Contains(res.Output, "BEGIN CERTIFICATE") || !strings.Contains(res.Output, "no peer certificate") {
 		tun.t.Errorf("openssl ended with code %d: %s", res.Code, res.Output)
 	}
-}
-
-// TestDirectGoodput logs what the same download takes over the relay and directly.
-func TestDirectGoodput(t *testing.T) {
-	if raceEnabled || testing.Short() {
-		t.Skip("measures")
-	}
-	tun := newTunnel(t)
-	tun.cutDirect(true)
-	tun.startDirect()
-	const size = 400_000_000
-	took := map[string]time.Duration{}
-	for _, way := range []string{"ws://", "tls://"} {
-		if way == "tls://" {
-			tun.cutDirect(false)
-		}
-		tun.carriedBy(way)
-		begun := time.Now()
-		if err := tun.download(fmt.Sprintf("http://%s/file?size=%d", net.JoinHostPort(world.WebIP, world.PortWeb), size), size); err != nil {
-			t.Fatal(err)
-		}
-		took[way] = time.Since(begun)
-	}
-	t.Logf("%d MB: %v over the relay, %v directly: %.1f times as fast", size/1_000_000, took["ws://"], took["tls://"], took["ws://"].Seconds()/took["tls://"].Seconds())
 }

@@ -34,6 +34,9 @@
 //	pageload_ms                  30 requests over 6 connections through a relay whose
 //	                             clients are 25 ms away, which makes a round trip 100 ms
 //	pageload_ms_no_early         the same with early_ports = []
+//	direct_download, direct_ratio
+//	                             a download over a path without a relay, and that by
+//	                             the same over the relay
 //
 // Megabytes are millions of bytes. A busy machine shows: compare runs that were
 // made one after another. On two processors relay_ratio is bounded by
@@ -65,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("binary", "./nws-vpn", "the program to measure")
-	only := flags.String("only", "", "one part: tun, goodput, relay, raw, memory, latency, transfer, spread or page")
+	only := flags.String("only", "", "one part: tun, goodput, relay, raw, memory, latency, transfer, spread, page or direct")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -104,6 +104,7 @@ func (b *bench) measure(ctx context.Context, only string) error {
 		{"transfer", plain, func(ctx context.Context) error { return b.measureTransfers(ctx, allKinds) }},
 		{"spread", none, b.measureSpread},
 		{"page", none, b.measurePage},
+		{"direct", none, b.measureDirect},
 	} {
 		if only != part.name && (only != "" || part.name == "raw") { // raw is within transfer
 			continue
@@ -130,6 +131,7 @@ func (b *bench) measure(ctx context.Context, only string) error {
 type tunnel struct {
 	relays []string
 	up     []string // arguments of the client
+	exit   []string // and of the exit
 }
 
 // connect starts the exit and the client.
@@ -141,7 +143,7 @@ func (b *bench) connect(ctx context.Context, t tunnel) (err error) {
 	for _, url := range t.relays {
 		relays = append(relays, "--relay", url)
 	}
-	b.exit, err = b.StartNobody(world.Options{Args: relays}, "exit", "--key", exitKey,
+	b.exit, err = b.StartNobody(world.Options{Args: slices.Concat(relays, t.exit)}, "exit", "--key", exitKey,
 		"--allow-private", "203.0.113.0/24", "--dns", world.DNSIP)
 	if err != nil {
 		return err
@@ -149,7 +151,7 @@ func (b *bench) connect(ctx context.Context, t tunnel) (err error) {
 	if _, err := b.exit.WaitLine(ctx, beginsWith("ready")); err != nil {
 		return err
 	}
-	b.up, err = b.Start(b.Client, world.Options{Args: append(relays, t.up...)}, "up", "--exit", b.exitName, "--state-dir", world.StateDir)
+	b.up, err = b.Start(b.Client, world.Options{Args: slices.Concat(relays, t.up)}, "up", "--exit", b.exitName, "--state-dir", world.StateDir)
 	if err != nil {
 		return err
 	}
@@ -208,20 +210,28 @@ func twoNumbers(output string) (x, y float64, err error) {
 // packets is how many the client's session has sent and received, each of which
 // is an event.
 func (b *bench) packets(ctx context.Context) (float64, error) {
-	res, err := b.Run(ctx, b.Client, "status", "--json", "--state-dir", world.StateDir)
-	if err != nil {
-		return 0, err
-	}
 	var status struct {
 		Session struct {
 			Sent     float64 `json:"packets_sent"`
 			Received float64 `json:"packets_received"`
 		} `json:"session"`
 	}
-	if err := json.Unmarshal([]byte(res.Stdout), &status); err != nil {
-		return 0, fmt.Errorf("status: %w", err)
+	if err := b.status(ctx, &status); err != nil {
+		return 0, err
 	}
 	return status.Session.Sent + status.Session.Received, nil
+}
+
+// status asks the client how it is.
+func (b *bench) status(ctx context.Context, into any) error {
+	res, err := b.Run(ctx, b.Client, "status", "--json", "--state-dir", world.StateDir)
+	if err == nil {
+		err = json.Unmarshal([]byte(res.Stdout), into)
+	}
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	return nil
 }
 
 func (b *bench) measureMemory(ctx context.Context) error {
