@@ -105,6 +105,29 @@ func askedFor(s *world.DNSServer, name string) bool {
 	return slices.ContainsFunc(s.Asked(), func(q string) bool { return strings.HasPrefix(q, name+" ") })
 }
 
+// echoes sends a datagram to a service that sends it back.
+func (tun *tunnel) echoes(address, text string) {
+	tun.t.Helper()
+	c, err := tun.Client.DialContext(tun.ctx, "udp", address)
+	if err != nil {
+		tun.t.Fatal(err)
+	}
+	defer c.Close()
+	deadline, _ := tun.ctx.Deadline()
+	buf := make([]byte, 100)
+	err = c.SetDeadline(deadline)
+	if err == nil {
+		_, err = c.Write([]byte(text))
+	}
+	n := 0
+	if err == nil {
+		n, err = c.Read(buf)
+	}
+	if err != nil || string(buf[:n]) != text {
+		tun.t.Errorf("the echo of %q is %q, %v", text, buf[:n], err)
+	}
+}
+
 const otherUser = "65534"
 
 func TestSplitExclude(t *testing.T) {
@@ -169,18 +192,24 @@ func TestSplitNameThatIsRemembered(t *testing.T) {
 		t.Fatalf("%s is at %s", directName, fake)
 	}
 	tun.sees("", "http://"+fake+"/", asClient)
+	end := tun.watch("datagram of the split test")
+	tun.echoes(net.JoinHostPort(fake, world.PortEcho), "datagram of the split test")
+	if strange, marked := end(); marked != 2 || !strings.Contains(strings.Join(strange, "\n"), net.JoinHostPort(publicA, world.PortEcho)) {
+		t.Errorf("%d datagrams to an excluded name and back are on the wire: %q", marked, strange)
+	}
 	tun.sees("", "http://"+otherName+"/", asExit)
 	if askedFor(tun.Uplink, otherName) {
 		t.Error("a name that is not excluded was asked for outside")
 	}
-	end := tun.watch("nothing")
+	end = tun.watch("datagram of the split test")
 	tun.down()
 	tun.ended(up, true)
 	tun.sees("", "http://"+fake+"/", "")
 	tun.startUp()
 	tun.sees("", "http://"+fake+"/", asExit)
-	if strange, _ := end(); len(strange) > 0 {
-		t.Errorf("on the wire: %s", strings.Join(strange, "\n"))
+	tun.echoes(net.JoinHostPort(fake, world.PortEcho), "datagram of the split test")
+	if strange, marked := end(); len(strange) > 0 || marked > 0 {
+		t.Errorf("on the wire: %d datagrams, %s", marked, strings.Join(strange, "\n"))
 	}
 }
 

@@ -52,12 +52,12 @@ func onlyNames(up *config.Up) bool {
 // splitNames is what the interceptor is told, nil for nothing. servers are the
 // uplink's.
 func splitNames(up *config.Up, fakes dnsintercept.Range, servers func() []netip.Addr) *dnsintercept.Split {
-	outside := bypassDialer(up.Mark, servers)
-	upstream := &dnsintercept.PlainUpstream{Servers: servers, Dial: (&net.Dialer{Control: outside.Control}).DialContext}
+	mark := platform.Control(up.Mark)
+	upstream := &dnsintercept.PlainUpstream{Servers: servers, Dial: (&net.Dialer{Control: mark}).DialContext}
 	switch {
 	case len(up.ExcludeDomains) > 0:
-		d := &directDialer{Dialer: *outside, exclude: up.Exclude, own: fakes.Networks()}
-		mark := d.Control
+		d := &directDialer{exclude: up.Exclude, own: fakes.Networks()}
+		d.Timeout, d.Resolver = directTimeout, bypassDialer(up.Mark, servers).Resolver
 		d.Control = func(network, address string, conn syscall.RawConn) error {
 			if err := d.mayLeave(address); err != nil {
 				return err
@@ -78,6 +78,9 @@ func splitNames(up *config.Up, fakes dnsintercept.Range, servers func() []netip.
 	}
 	return split
 }
+
+// directTimeout bounds a dial outside the tunnel, lookup included.
+const directTimeout = 10 * time.Second
 
 // directDialer connects to names outside the tunnel: to public addresses, and to
 // those that the user has excluded by themselves. A name's address is what others

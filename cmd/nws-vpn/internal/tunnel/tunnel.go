@@ -15,7 +15,7 @@
 //	Connecting     the relays' connections (marked sockets) and what Config allows
 //	               by name (the local network, what was excluded)
 //	Connected      the same; everything else goes into the device
-//	Blocked        the same as Connecting
+//	Blocked        the same as Connecting; see Options.ByName
 //
 // An error leads to Blocked, never to an open machine. The exception is a first
 // attempt, with which nobody's traffic has been entrusted to the tunnel yet: it
