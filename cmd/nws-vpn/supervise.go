@@ -56,6 +56,7 @@ type supervisor struct {
 	sites       netstack.Dialer
 	opened      time.Time     // when the device was last opened
 	attempts    int           // to connect
+	dialing     bool          // the last attempt has not ended yet
 	pause       time.Duration // before the next retry in Blocked
 	greeted     bool          // "connected" was printed
 	credentials credentialsFunc
@@ -168,12 +169,11 @@ func (s *supervisor) run(ctx context.Context) error {
 	s.take(event{what: lifecycle.UpRequested})
 	for armed := false; !s.over; {
 		if blocked := s.machine.State() == lifecycle.Blocked; !blocked {
-			armed, s.pause = false, minPause
+			armed, s.pause = false, 0
 			retry.Stop()
 		} else if !armed {
 			armed = true
-			retry.Reset(s.pause)
-			s.pause = min(2*s.pause, maxPause)
+			retry.Reset(s.longerPause())
 		}
 		select {
 		case e := <-s.events:
@@ -193,6 +193,13 @@ func (s *supervisor) run(ctx context.Context) error {
 	return s.why
 }
 
+// longerPause is how long to wait before what failed is tried again: twice as long
+// as the last time.
+func (s *supervisor) longerPause() time.Duration {
+	s.pause = min(max(2*s.pause, minPause), maxPause)
+	return s.pause
+}
+
 // tell gives news to run.
 func (s *supervisor) tell(e event) {
 	select {
@@ -209,6 +216,7 @@ func (s *supervisor) take(e event) {
 	if s.over || s.isOld(e) {
 		return
 	}
+	s.dialing = s.dialing && e.tunnel == nil && e.what != lifecycle.ConnectFailed
 	if e.tunnel != nil {
 		s.mu.Lock()
 		s.tunnel = e.tunnel
@@ -253,7 +261,7 @@ func (s *supervisor) apply(policy platform.Config) error {
 func (s *supervisor) do(step lifecycle.Step, e event) {
 	switch step.Task {
 	case lifecycle.Connect:
-		if s.tunnel == nil { // else its link redials by itself
+		if s.tunnel == nil && !s.dialing { // else its link redials by itself
 			s.connect()
 		}
 	case lifecycle.OpenDevice:

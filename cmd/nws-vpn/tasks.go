@@ -14,6 +14,7 @@ import (
 func (s *supervisor) connect() {
 	pause := min(time.Duration(s.attempts)*minPause, maxPause)
 	s.attempts++
+	s.dialing = true
 	s.tasks.Go(func() {
 		select {
 		case <-time.After(pause):

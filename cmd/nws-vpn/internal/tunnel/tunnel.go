@@ -197,7 +197,8 @@ func (m *Machine) giveUp() Step {
 }
 
 // retry leaves Blocked if what failed was the policy: it is applied again. A
-// device that is not there has to be made first.
+// device that is not there has to be made first, and an attempt to reach the exit
+// that the failure has prevented is made now.
 func (m *Machine) retry() Step {
 	switch {
 	case m.cause == nil:
@@ -206,6 +207,9 @@ func (m *Machine) retry() Step {
 		return m.step(OpenDevice)
 	}
 	m.cause = nil
+	if !m.reached {
+		return m.step(Connect)
+	}
 	return m.step(Nothing)
 }
 
