@@ -35,9 +35,9 @@ type account struct {
 	pace    *rate.Limiter // of bytes
 	opening *rate.Limiter // of flows
 	asking  *rate.Limiter // of DNS queries
+	turns   *shareOf      // at accounts.share; nil before it is first asked
 	refused map[Reason]int64
 
-	share          shareOf
 	sent, received atomic.Int64 // by and for the client
 	opened         atomic.Int64 // flows
 	spent          atomic.Int64 // bytes not yet in accounts.used
@@ -60,6 +60,9 @@ func (a *accounts) setLimits(l Limits) {
 		a.share = nil
 		if l.TotalBytesPerSecond > 0 {
 			a.share = newShare(l.TotalBytesPerSecond)
+		}
+		for _, c := range a.known {
+			c.turns = nil // who waits at the old one, it still serves
 		}
 	}
 	a.limits = l
@@ -205,7 +208,10 @@ func (c *account) take(ctx context.Context, n int) error {
 		}
 	}
 	a.mu.Lock()
-	pace, share := c.pace, a.share
+	if c.turns == nil {
+		c.turns = new(shareOf)
+	}
+	pace, share, turns := c.pace, a.share, c.turns
 	a.mu.Unlock()
 	if pace != nil {
 		if err := pace.WaitN(ctx, n); err != nil {
@@ -213,7 +219,7 @@ func (c *account) take(ctx context.Context, n int) error {
 		}
 	}
 	if share != nil {
-		return share.take(ctx, &c.share, n)
+		return share.take(ctx, turns, n)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -352,5 +353,39 @@ func TestQuotaEndsAFlow(t *testing.T) {
 	}
 	if n := s.Stats().Refused[ReasonQuota]; n != 1 {
 		t.Errorf("%d refusals are counted", n)
+	}
+}
+
+// The rate that all share may change while clients wait for their turns: each
+// still gets it, and no more than one at a time looks after a client's.
+func TestSharedRateChangesUnderLoad(t *testing.T) {
+	const flows, parts = 8, 40
+	a := newAccounts(Limits{TotalBytesPerSecond: 16 << 20}, time.Now)
+	var clients sync.WaitGroup
+	for n := range byte(4) {
+		c, err := a.open(someone(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range flows {
+			clients.Go(func() {
+				for range parts {
+					if err := c.take(t.Context(), mostQuantum); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	done := make(chan struct{})
+	go func() { clients.Wait(); close(done) }()
+	for n := int64(0); ; n++ {
+		select {
+		case <-done:
+			return
+		default:
+			a.setLimits(Limits{TotalBytesPerSecond: 16<<20 + n%3})
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
