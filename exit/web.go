@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,8 @@ import (
 
 const (
 	// clientHeader tells a web server the npub of a client that has proven it.
-	// Whatever a client itself writes there is taken out.
+	// Whatever a client itself writes there is taken out, also what servers take
+	// for the same (see withoutDoubles).
 	clientHeader = "Nws-Client"
 
 	webHeaderTimeout = 30 * time.Second
@@ -43,6 +45,7 @@ func (s *Server) newWebProxy(svc *service, port uint16) *httputil.ReverseProxy {
 				r.Out.Header.Set("X-Forwarded-Proto", "https")
 			}
 			r.Out.Header.Del(clientHeader)
+			withoutDoubles(r.Out.Header)
 			switch c, _ := r.In.Context().Value(clientKey{}).(client); {
 			case c.proven:
 				r.Out.Header.Set(clientHeader, name.Name{Key: c.key}.NPub())
@@ -63,6 +66,21 @@ func (s *Server) newWebProxy(svc *service, port uint16) *httputil.ReverseProxy {
 			s.serviceFailed(r.Context(), svc, port, err)
 			http.Error(w, "the service does not answer", http.StatusBadGateway)
 		},
+	}
+}
+
+// withoutDoubles takes out the headers that many servers cannot tell from ours:
+// programs get them as variables, in which a hyphen is an underscore
+// (RFC 3875, section 4.1.18).
+func withoutDoubles(h http.Header) {
+	for key := range h {
+		if !strings.Contains(key, "_") {
+			continue
+		}
+		switch http.CanonicalHeaderKey(strings.ReplaceAll(key, "_", "-")) {
+		case clientHeader, "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto":
+			delete(h, key)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func web(t *testing.T) string {
 			conn.Close()
 			return
 		}
-		fmt.Fprintf(w, "%s %s %s for=%s proto=%s client=%s", r.Method, r.Host, r.URL, r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"], r.Header[clientHeader])
+		fmt.Fprintf(w, "%s %s %s for=%s proto=%s client=%s", r.Method, r.Host, r.URL, r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"], append(r.Header[clientHeader], r.Header["Nws_client"]...))
 	}))
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
@@ -95,7 +95,7 @@ func TestWebService(t *testing.T) {
 		}
 		answers := bufio.NewReader(peer)
 		for i := range 3 { // on one connection
-			fmt.Fprintf(peer, "GET /%d?x=y HTTP/1.1\r\nHost: site.example\r\nX-Forwarded-For: 1.2.3.4\r\nNws-Client: "+bobNPub+"\r\n\r\n", i)
+			fmt.Fprintf(peer, "GET /%d?x=y HTTP/1.1\r\nHost: site.example\r\nX-Forwarded-For: 1.2.3.4\r\nNws-Client: "+bobNPub+"\r\nnws_Client: "+bobNPub+"\r\n\r\n", i)
 			resp, err := http.ReadResponse(answers, nil)
 			if err != nil {
 				t.Fatal(err)
