@@ -86,7 +86,9 @@ func sourceOf(r *http.Request, behindProxy bool) source {
 	}
 	addr := peer.Addr().Unmap()
 	if behindProxy && addr.IsLoopback() {
-		all := strings.Split(r.Header.Get("X-Forwarded-For"), ",")
+		// Some proxies add a line to what the client has sent: the last word of
+		// the last line is the proxy's, all before that anybody's.
+		all := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 		forwarded, err := netip.ParseAddr(strings.TrimSpace(all[len(all)-1]))
 		if err != nil {
 			return source{}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -25,11 +26,12 @@ func TestSourceOf(t *testing.T) {
 		{remote: "192.0.2.1:1", forwarded: "198.51.100.9", behindProxy: true, want: "192.0.2.1/32"},
 		{remote: "127.0.0.1:1", forwarded: "203.0.113.5, 198.51.100.9", want: ""},
 		{remote: "127.0.0.1:1", forwarded: "203.0.113.5, 198.51.100.9", behindProxy: true, want: "198.51.100.9/32"},
+		{remote: "127.0.0.1:1", forwarded: "127.0.0.1\n198.51.100.9", behindProxy: true, want: "198.51.100.9/32"},
 		{remote: "127.0.0.1:1", forwarded: "nonsense", behindProxy: true},
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{}}
-		if tt.forwarded != "" {
-			r.Header.Set("X-Forwarded-For", tt.forwarded)
+		for line := range strings.SplitSeq(tt.forwarded, "\n") {
+			r.Header.Add("X-Forwarded-For", line)
 		}
 		got := sourceOf(r, tt.behindProxy)
 		if got.bounded() != (tt.want != "") || tt.want != "" && netip.Prefix(got).String() != tt.want {
