@@ -46,6 +46,7 @@ type judge struct {
 
 	mu      sync.Mutex
 	relays  []netip.AddrPort
+	answers netip.AddrPort           // or none: of a server in the client, which may answer
 	only    func(netlab.Packet) bool // or nil: what else may leave
 	also    func(netlab.Packet) bool // or nil: what may not leave all the same
 	expect  probe
@@ -107,7 +108,7 @@ func (j *judge) mayLeave(p netlab.Packet) bool {
 		return false
 	case p.Local(), dhcp(67, 68), dhcp(546, 547):
 		return true
-	case p.Protocol == unix.IPPROTO_TCP && slices.Contains(j.relays, p.Destination):
+	case p.Protocol == unix.IPPROTO_TCP && (slices.Contains(j.relays, p.Destination) || p.Source == j.answers):
 		return true
 	}
 	return j.only != nil && j.only(p)

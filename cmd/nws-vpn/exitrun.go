@@ -111,7 +111,7 @@ func (r *exitRun) open(ctx context.Context) error {
 		r.names = append(r.names, n)
 	}
 	if e.RelayListen != "" {
-		if r.embedded, err = embedRelay(&r.cfg.Relay, e.RelayListen, first.key.Public(), r.out, r.log); err != nil {
+		if r.embedded, err = embedRelay(&r.cfg.Relay, e.RelayListen, first.key.Public(), nil, r.out, r.log); err != nil {
 			return err
 		}
 		r.closing(r.embedded.Close)

@@ -54,7 +54,7 @@ that it listens on, or by --url.`,
 			if err != nil {
 				return err
 			}
-			server, err := openRelay(r, nil, cmd.OutOrStdout(), log)
+			server, err := openRelay(r, nil, nil, cmd.OutOrStdout(), log)
 			if err != nil {
 				return err
 			}

@@ -10,27 +10,43 @@ import (
 	"sync"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/internal/segments"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
 
 // embeddedRelay is a relay within a process that also uses it.
 type embeddedRelay struct {
-	URL string // as others reach it
-	// DialContext is net.Dialer's, but that it reaches the relay where it
-	// listens, whatever the way to its URL from here is.
-	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
-	close       func()
+	URL   string // as others reach it
+	host  string // and port, of the URL
+	at    string // where it listens
+	close func()
+}
+
+// DialContext is net.Dialer's, but that it reaches the relay where it listens,
+// whatever the way to its URL from here is.
+func (e *embeddedRelay) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return e.before((&net.Dialer{ControlContext: segments.Control}).DialContext)(ctx, network, address)
+}
+
+// before reaches the relay as DialContext does, and all else by dial.
+func (e *embeddedRelay) before(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == e.host {
+			return new(net.Dialer).DialContext(ctx, network, e.at)
+		}
+		return dial(ctx, network, address)
+	}
 }
 
 // Close ends the relay and waits for it.
 func (e *embeddedRelay) Close() { e.close() }
 
 // embedRelay runs the relay of the configuration at an address until Close. If it
-// has members, own is one of them.
-func embedRelay(c *config.Relay, listen string, own envelope.PublicKey, out io.Writer, log *slog.Logger) (*embeddedRelay, error) {
+// has members, own is one of them. control is openRelay's.
+func embedRelay(c *config.Relay, listen string, own envelope.PublicKey, control controlFunc, out io.Writer, log *slog.Logger) (*embeddedRelay, error) {
 	settings := *c
 	settings.Listen = listen
-	server, err := openRelay(&settings, []envelope.PublicKey{own}, out, log)
+	server, err := openRelay(&settings, []envelope.PublicKey{own}, control, out, log)
 	if err != nil {
 		return nil, err
 	}
@@ -54,13 +70,9 @@ func embedRelay(c *config.Relay, listen string, own envelope.PublicKey, out io.W
 		}
 	})
 	return &embeddedRelay{
-		URL: server.URL(),
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			if address == host {
-				address = server.Addr().String()
-			}
-			return new(net.Dialer).DialContext(ctx, network, address)
-		},
+		URL:  server.URL(),
+		host: host,
+		at:   server.Addr().String(),
 		close: func() {
 			cancel()
 			serving.Wait()

@@ -33,8 +33,9 @@ type relayServer struct {
 }
 
 // openRelay opens the relay that the configuration describes, and listens. Serve
-// or Close must be called. besides are members whoever else is, if anybody.
-func openRelay(c *config.Relay, besides []envelope.PublicKey, out io.Writer, log *slog.Logger) (_ *relayServer, err error) {
+// or Close must be called. besides are members whoever else is, if anybody;
+// control, unless nil, is for the sockets of clients.
+func openRelay(c *config.Relay, besides []envelope.PublicKey, control controlFunc, out io.Writer, log *slog.Logger) (_ *relayServer, err error) {
 	r := &relayServer{out: out}
 	var opened []func() error
 	r.close = sync.OnceFunc(func() {
@@ -53,7 +54,7 @@ func openRelay(c *config.Relay, besides []envelope.PublicKey, out io.Writer, log
 	if r.tls, err = relayTLS(c, log); err != nil {
 		return nil, err
 	}
-	if r.listener, err = net.Listen("tcp", c.Listen); err != nil {
+	if r.listener, err = (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp", c.Listen); err != nil {
 		return nil, err
 	}
 	opened = append(opened, r.listener.Close)

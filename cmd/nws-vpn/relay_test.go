@@ -35,7 +35,7 @@ func serveTestRelay(t *testing.T, change func(c *config.Relay)) *relayServer {
 	c := config.Default().Relay
 	c.Listen = "127.0.0.1:0"
 	change(&c)
-	r, err := openRelay(&c, nil, io.Discard, quiet)
+	r, err := openRelay(&c, nil, nil, io.Discard, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,13 +193,13 @@ func TestEmbeddedRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config.Default().Relay
-	if _, err := embedRelay(&c, "0.0.0.0:0", key.Public(), io.Discard, quiet); err == nil || !strings.Contains(err.Error(), "set url") {
+	if _, err := embedRelay(&c, "0.0.0.0:0", key.Public(), nil, io.Discard, quiet); err == nil || !strings.Contains(err.Error(), "set url") {
 		t.Errorf("nobody knows how to reach it: %v", err)
 	}
 	c.URL = "ws://relay.example:7777"
 	c.Members = []string{key.Public().NPub()}
 	var out bytes.Buffer
-	e, err := embedRelay(&c, "0.0.0.0:0", key.Public(), &out, quiet)
+	e, err := embedRelay(&c, "0.0.0.0:0", key.Public(), nil, &out, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestRelayRefusesWhatMakesNoSense(t *testing.T) {
 		c := config.Default().Relay
 		c.Listen = "127.0.0.1:0"
 		change(&c)
-		r, err := openRelay(&c, nil, io.Discard, quiet)
+		r, err := openRelay(&c, nil, nil, io.Discard, quiet)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}

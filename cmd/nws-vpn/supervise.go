@@ -17,6 +17,7 @@ import (
 	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 	"github.com/nws-vpn/nws-vpn/dnsintercept"
 	"github.com/nws-vpn/nws-vpn/netstack"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/platform"
 )
@@ -33,7 +34,9 @@ type supervisor struct {
 	service  *serviceManager
 	persist  bool // a first attempt that fails is no end
 	exit     name.Name
-	relays   []string // the user's own
+	relays   []string       // the user's own
+	embedded *embeddedRelay // or nil
+	relayKey envelope.SecretKey
 	book     name.Book
 	started  time.Time
 	found    bool      // the machine was closed already, by an earlier process
@@ -85,7 +88,8 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 	if s.book, err = name.NewBook(cfg.Names); err != nil {
 		return nil, err
 	}
-	if s.exit, s.relays, err = chooseExit(cfg.Up.Exit, cfg.Up.Relays, s.book); err != nil {
+	s.exit, s.relays, err = chooseExit(cfg.Up.Exit, cfg.Up.Relays, s.book)
+	if err != nil && !(errors.Is(err, errNoRelay) && cfg.Up.RelayListen != "") {
 		return nil, err
 	}
 	options := platform.Options{Log: log}
@@ -98,6 +102,9 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 	killSwitch := lifecycle.KillSwitch(cfg.Up.KillSwitch)
 	var left record
 	left, s.found = dirs.recall()
+	if err := s.openRelay(); err != nil {
+		return nil, errors.Join(err, s.abandon())
+	}
 	if s.found && left.KillSwitch == lifecycle.Lockdown {
 		killSwitch = lifecycle.Lockdown
 	}
@@ -119,6 +126,7 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 
 // abandon lets the machine go, which is as it was found: run did not.
 func (s *supervisor) abandon() error {
+	s.closeRelay()
 	if s.found {
 		return nil // as after a kill: the lock ends with the process, the rest stays
 	}
@@ -306,6 +314,7 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	if s.tunnel != nil {
 		errs = append(errs, s.tunnel.lower())
 	}
+	s.closeRelay()
 	if s.reload {
 		// As after a kill: what is in force closes the machine, and the next
 		// process takes it over.

@@ -22,22 +22,33 @@ func (s *supervisor) connect() {
 		case <-s.ctx.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, connectTimeout)
-		defer cancel()
-		t := &tunnel{
-			memory:      openPlainMemory(s.dirs.lasting(), s.log),
-			credentials: s.credentials,
-
-			split: splitNames(&s.cfg.Up, s.fakes, remembered(s.platform.UplinkDNS)),
+		t, err := s.reachExit()
+		for begun := time.Now(); err != nil && s.waitsForExit(begun); {
+			t, err = s.reachExit()
 		}
-		dial := bypassDialer(s.cfg.Up.Mark, s.platform.UplinkDNS).DialContext
-		if err := t.connectTo(ctx, dial, s.exit, s.relays, s.cfg, s.log); err != nil {
-			t.lower()
+		if err != nil {
 			s.tell(event{what: lifecycle.ConnectFailed, err: err})
 			return
 		}
 		s.tell(event{what: lifecycle.ExitReached, tunnel: t})
 	})
+}
+
+func (s *supervisor) reachExit() (*tunnel, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, connectTimeout)
+	defer cancel()
+	t := &tunnel{
+		memory: openPlainMemory(s.dirs.lasting(), s.log),
+
+		credentials: s.credentials,
+		relayKey:    s.relayKey,
+		split:       splitNames(&s.cfg.Up, s.fakes, remembered(s.platform.UplinkDNS)),
+	}
+	if err := t.connectTo(ctx, s.relayDialer(), s.exit, s.relays, s.cfg, s.log); err != nil {
+		t.lower()
+		return nil, err
+	}
+	return t, nil
 }
 
 // openDevice makes the device and serves it.

@@ -32,6 +32,7 @@ type tunnel struct {
 	stack     *netstack.Stack
 	intercept *dnsintercept.Interceptor
 	memory    nostrlink.Memory    // or nil
+	relayKey  envelope.SecretKey  // who we are to relays that ask; zero: nobody
 	split     *dnsintercept.Split // or nil
 
 	credentials credentialsFunc // or nil
@@ -73,7 +74,7 @@ func (t *tunnel) background(serve func(ctx context.Context) error) (stop func())
 // relays outside the tunnel, and relays are those that the user knows.
 func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, relays []string, cfg *config.Config, log *slog.Logger) error {
 	agent := "nws-vpn " + buildVersion()
-	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: dial}, Log: log})
+	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: dial}, AuthKey: t.relayKey, Log: log})
 	t.defers(t.hub.Close)
 	opts := nostrlink.LinkOptions{Log: log, Agent: agent, Duplicate: cfg.Up.Duplicate}
 	if cfg.Up.Spread == "stripe" {
@@ -179,9 +180,11 @@ func (t *tunnel) serveDevice(dev tun.Device, sites netstack.Dialer, cfg *config.
 	return nil
 }
 
+var errNoRelay = errors.New("no relay is known for the exit: name one with --relay wss://… or with relays in the section [up] of the configuration")
+
 // chooseExit reads what the user calls the exit: a petname or any form of name
 // or key, or config.AutoExit, which is none yet. The user's relays count;
-// without any, those in the name do.
+// without any, those in the name do. With errNoRelay the exit is returned, too.
 func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []string, err error) {
 	if text == "" {
 		return n, nil, errors.New("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration")
@@ -198,7 +201,7 @@ func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []
 		relays = n.Relays
 	}
 	if len(relays) == 0 {
-		return n, nil, errors.New("no relay is known for the exit: name one with --relay wss://… or with relays in the section [up] of the configuration")
+		return n, nil, errNoRelay
 	}
 	return n, relays, nil
 }

@@ -27,6 +27,7 @@ type upOptions struct {
 
 	exit, spread, mode, killSwitch string
 	relays                         []string
+	relayListen                    string
 	double, allowLAN, refuse       bool
 
 	split    splitFlags
@@ -92,6 +93,7 @@ func (o *upOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.exit, "exit", "", "the exit: npub, nprofile, NAME.nostr, a petname of the configuration, the name of one that was joined, or auto for the best of those it trusts")
 	f.StringVar(&o.identity, "identity", "", "key file of the identity that is proven to the exit, and to no other")
 	f.StringSliceVar(&o.relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
+	f.StringVar(&o.relayListen, "relay-listen", "", "run a relay too, on that address, with the settings of section [relay], and use it before the others")
 	f.StringVar(&o.spread, "spread", "", "how to use several relays: primary (default) or stripe")
 	f.BoolVar(&o.double, "duplicate", false, "send small packets over two relays at once")
 	f.StringVar(&o.mode, "mode", "", "what to speak with the exit: auto (default), session or nws")
@@ -133,6 +135,7 @@ func (o *upOptions) override(up *config.Up) error {
 		return fmt.Errorf("--rollback-after: want a time up to %v, such as 90s", maxRollback)
 	}
 	err := errors.Join(
+		set(&up.RelayListen, o.relayListen, "--relay-listen", config.CheckListen),
 		set(&up.Spread, o.spread, "--spread", config.CheckSpread),
 		set(&up.Mode, o.mode, "--mode", config.CheckUpMode),
 		set(&up.KillSwitch, o.killSwitch, "--kill-switch", config.CheckKillSwitch),

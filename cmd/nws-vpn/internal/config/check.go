@@ -42,6 +42,9 @@ func (d *decoder) check(c *Config) {
 	if c.Up.IdentityFile != "" && (c.Up.Exit == "" || c.Up.Exit == AutoExit) {
 		is(errors.New("name the exit that the identity is for in exit: it is shown to no other"), "up", "identity_file")
 	}
+	if c.Up.RelayListen != "" {
+		is(CheckListen(c.Up.RelayListen), "up", "relay_listen")
+	}
 	is(checkKeys(c.Up.Trust), "up", "trust")
 	is(checkKeys(c.Up.TrustFollows), "up", "trust_follows")
 	is(CheckSpread(c.Up.Spread), "up", "spread")
@@ -67,7 +70,7 @@ func (d *decoder) check(c *Config) {
 	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
 	is(checkRelays(c.Exit.Relays), "exit", "relays")
 	if c.Exit.RelayListen != "" {
-		is(checkListen(c.Exit.RelayListen), "exit", "relay_listen")
+		is(CheckListen(c.Exit.RelayListen), "exit", "relay_listen")
 	}
 	is(CheckExitMode(c.Exit.Mode), "exit", "mode")
 	is(oneOf(c.Exit.Policy, exit.Presets()...), "exit", "policy")
@@ -206,7 +209,8 @@ func checkKeyFile(s string) error {
 	return nil
 }
 
-func checkListen(s string) error {
+// CheckListen reports whether s is an address to listen on, host:port.
+func CheckListen(s string) error {
 	_, port, err := net.SplitHostPort(s)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)

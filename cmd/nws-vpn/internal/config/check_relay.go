@@ -19,7 +19,7 @@ func (d *decoder) checkRelay(r *Relay) {
 			d.fail(toml.Key{"relay", key}, "%v", err)
 		}
 	}
-	is(checkListen(r.Listen), "listen")
+	is(CheckListen(r.Listen), "listen")
 	if r.URL != "" {
 		is(checkRelays([]string{r.URL}), "url")
 	}
@@ -65,7 +65,7 @@ func CheckMetrics(s string) error {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(s)
-	if err == nil && checkListen(s) == nil {
+	if err == nil && CheckListen(s) == nil {
 		if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
 			return nil
 		}

@@ -49,6 +49,9 @@ type Up struct {
 	Exit string `toml:"exit"`
 	// Relays are the relays' URLs. Without any, those in Exit count.
 	Relays []string `toml:"relays"`
+	// RelayListen is the address for a relay of this machine's own, with the
+	// settings of Relay; empty for none.
+	RelayListen string `toml:"relay_listen"`
 	// IdentityFile holds the secret key of the identity that is proven to Exit, and
 	// to no other exit; empty for none.
 	IdentityFile string `toml:"identity_file"`

@@ -1,0 +1,45 @@
+package test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
+)
+
+// TestRelayWithinTheClient: an exit is reached over a relay of the client's own,
+// which the kill switch lets in, and nothing else leaves.
+func TestRelayWithinTheClient(t *testing.T) {
+	tun := newTunnel(t)
+	const address = world.ClientIP + ":" + world.RelayPort
+	exit, err := tun.StartNobody(world.Options{}, "exit", "--key", tun.keyFile, "--relay", "ws://"+address,
+		"--allow-private", "203.0.113.0/24", "--dns", world.DNSIP)
+	tun.started("exit", exit, err)
+	wire := tun.judge()
+	wire.relays = nil
+	all := wire.prove(plainProbes()...)
+	wire.mu.Lock()
+	wire.answers = netip.MustParseAddrPort(address)
+	wire.mu.Unlock()
+	before := tun.snapshot()
+	for _, killSwitch := range []string{"on", "off"} {
+		up, err := tun.Start(tun.Client, world.Options{}, "up", "--exit", tun.key, "--relay-listen", address, "--kill-switch", killSwitch, "--state-dir", world.StateDir)
+		tun.started("up", up, err)
+		tun.awaitLine(up, "connected to")
+		if relay := tun.status()["relay"]; relay != "ws://"+address {
+			t.Errorf("the relay is %v", relay)
+		}
+		wire.quiet(t, "kill switch "+killSwitch, func() { tun.works(t, "over our own relay") })
+		if killSwitch == "on" {
+			all.silent(t, "over our own relay", plainProbes()...)
+		}
+		tun.down()
+		tun.ended(up, true)
+		tun.restored(before)
+	}
+	res, err := tun.Run(tun.ctx, tun.Client, "up", "--exit", tun.key, "--relay-listen", address, "--refuse-inbound", "--state-dir", world.StateDir)
+	if err != nil || res.Code == 0 {
+		t.Errorf("up ended with code %d, %v: %s", res.Code, err, res.Output)
+	}
+	tun.restored(before)
+}
