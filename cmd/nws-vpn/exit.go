@@ -40,7 +40,8 @@ which goes on until its flows have ended.`,
 			return runExit(cmd.Context(), cmd.OutOrStdout(), &flags)
 		},
 	}
-	cmd.AddCommand(policyCommand(), exitStatusCommand(), exitReloadCommand(), exitRestartCommand(), exitDrainCommand())
+	cmd.AddCommand(policyCommand(), exitStatusCommand(), exitReloadCommand(), exitRestartCommand(), exitDrainCommand(),
+		exitBlockCommand(), exitUnblockCommand(), exitBlockedCommand(), exitInviteCommand(), exitInvitesCommand(), exitRevokeCommand())
 	flags.add(cmd)
 	return cmd
 }

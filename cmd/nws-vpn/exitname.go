@@ -76,6 +76,9 @@ func (r *exitRun) listen(ctx context.Context, n *exitName) error {
 		Agent:       "nws-vpn " + buildVersion(),
 		MaxSessions: e.MaxSessions,
 		SessionOnly: e.Mode == config.ModeSession,
+
+		Admit:                r.admit,
+		MaxSessionsPerClient: e.MaxClientSessions,
 	}
 	if e.ConnectR == config.ConnectRClear {
 		lo.DialBack = r.server.DialBack

@@ -27,6 +27,7 @@ var exitChanges = []exitChange{
 		"total_bytes_per_second", "quota_day", "quota_month", "flow_idle", "flow_life",
 	}, func(r *exitRun, c *config.Config) error { return r.server.SetLimits(c.Exit.Limits()) }},
 	{"services", []string{"services", "names"}, (*exitRun).setServices},
+	{"admission", []string{"admission", "allow", "wot"}, (*exitRun).setAdmission},
 	{"announcement", []string{"rules", "policy", "allow_private", "contact"}, (*exitRun).setAnnouncement},
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/exit/admission"
 )
 
 // exitRun is a running exit.
@@ -30,6 +31,7 @@ type exitRun struct {
 	since time.Time
 
 	server   *exit.Server
+	book     *admission.Book
 	embedded *embeddedRelay // or nil
 	names    []*exitName    // the exit's own first
 	closers  []func()       // of what was opened, in that order
@@ -92,6 +94,9 @@ func (r *exitRun) open(ctx context.Context) error {
 		return err
 	}
 	r.names = append(r.names, first)
+	if r.book, err = openBook(r.state, e); err != nil {
+		return err
+	}
 	if r.server, err = exit.New(r.serverConfig(first)); err != nil {
 		return err
 	}
@@ -161,6 +166,7 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	beside.Go(func() { r.keepHouse(ctx, hup) })
+	r.watchGuests(ctx, &beside)
 	defer r.closeDoors()
 	if !predecessor {
 		if err := r.openDoors(ctx, &beside); err != nil {

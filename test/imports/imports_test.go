@@ -94,6 +94,7 @@ var libraries = []library{
 	{"github.com/google/nftables", []string{"platform", "platform/*", "internal/netlab"}, "only platform changes the machine's network"},
 	{"github.com/spf13", []string{"cmd/nws-vpn"}, "flags are the command's"},
 	{"github.com/BurntSushi/toml", []string{"cmd/nws-vpn", "cmd/nws-vpn/internal/config"}, "one format, read in one place"},
+	{"rsc.io/qr", []string{"cmd/nws-vpn"}, "invitations are shown to cameras by the command alone"},
 	{"github.com/fiatjaf/khatru", []string{"test/bench"}, "other people's relays are for tests and comparisons"},
 	{"github.com/pippellia-btc/rely", nil, "other people's relays are for tests"},
 	{"math/rand", []string{"!"}, "use math/rand/v2, or crypto/rand where an opponent must not guess"},
