@@ -29,6 +29,7 @@ func testAccounts(l Limits) (*accounts, *clock) {
 	return newAccounts(l, c.read), c
 }
 
+// leak check 52: flows, and flows a second
 func TestFlowsOfAClient(t *testing.T) {
 	a, clock := testAccounts(Limits{Flows: 3, FlowsPerSecond: 2})
 	var open []*account
@@ -74,6 +75,7 @@ func TestFlowsOfAClient(t *testing.T) {
 	}
 }
 
+// leak check 52: a flood of new keys does not push out those with flows
 func TestClientsAreBounded(t *testing.T) {
 	a, _ := testAccounts(Limits{Clients: 100})
 	var busy []*account
@@ -112,6 +114,7 @@ func TestClientsAreBounded(t *testing.T) {
 	}
 }
 
+// leak check 52: quotas, kept across restarts
 func TestQuota(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "usage")
 	a, clock := testAccounts(Limits{Day: 10 << 20, Month: 25 << 20})
@@ -214,6 +217,8 @@ func TestUsageIsBounded(t *testing.T) {
 }
 
 // The pace of one client, in fake time.
+//
+// leak check 52: bytes a second of one client
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccounts(Limits{BytesPerSecond: 1 << 20}, time.Now)
@@ -263,6 +268,7 @@ func TestMeterCounts(t *testing.T) {
 	}
 }
 
+// leak check 52: idle and half-open flows end, and old ones
 func TestFlowsEndInTime(t *testing.T) {
 	for name, l := range map[string]Limits{"idle": {FlowIdle: time.Minute}, "life": {FlowLife: time.Minute}} {
 		synctest.Test(t, func(t *testing.T) {

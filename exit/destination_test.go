@@ -58,6 +58,7 @@ func sameDestination(a, b destination) bool {
 	return a == b
 }
 
+// leak check 50: decimal and hexadecimal hosts
 func TestRefusedDestinations(t *testing.T) {
 	for s, want := range map[string]Reason{
 		"":                                 ReasonMalformed,

@@ -40,6 +40,8 @@ func prefixes(t *testing.T, text ...string) []netip.Prefix {
 
 // The first, the last and a middle address of each special range, and the
 // neighbours that are public.
+//
+// leak check 50: every private and special range, first, last and middle address
 func TestSpecialAddresses(t *testing.T) {
 	g := testGate(t, Policy{})
 	for _, a := range []string{
@@ -117,6 +119,7 @@ func disguises(v4 netip.Addr) map[string]netip.Addr {
 	}
 }
 
+// leak check 50: addresses in disguise: v4-mapped, NAT64, 6to4
 func TestDisguisedAddresses(t *testing.T) {
 	g := testGate(t, Policy{}, "45.67.89.10/24")
 	for _, a := range []string{"10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1", "0.0.0.0", "224.0.0.1", "100.64.0.1", "198.18.0.1"} {
@@ -149,6 +152,7 @@ func TestZonesAndInvalidAddresses(t *testing.T) {
 	}
 }
 
+// leak check 50: the exit's own addresses and networks
 func TestOwnAddressesAndNetworks(t *testing.T) {
 	g := testGate(t, Policy{AllowPrivate: prefixes(t, "45.67.89.200/32")}, "45.67.89.10/24", "2a00:1:2:3::10/64", "51.2.3.4/32")
 	for _, a := range []string{"45.67.89.10", "45.67.89.1", "45.67.89.255", "::ffff:45.67.89.10", "2a00:1:2:3::10", "2a00:1:2:3:ffff::", "51.2.3.4"} {
@@ -233,6 +237,7 @@ func TestAllowPrivate(t *testing.T) {
 	}
 }
 
+// leak check 50: names with public and private addresses
 func TestMixedAnswers(t *testing.T) {
 	g := testGate(t, Policy{}, "45.67.89.10/24")
 	for _, tt := range []struct {

@@ -109,6 +109,7 @@ func rulesAnswer(t *testing.T, g *gate, network, host, addr string, port uint16,
 	return err == nil
 }
 
+// leak check 51: the order of rules
 func TestTheFirstRuleThatMatchesDecides(t *testing.T) {
 	g := testGate(t, Policy{Preset: "web", Rules: rules(t,
 		"deny "+bobNPub+" *",
@@ -156,6 +157,7 @@ func TestTheFirstRuleThatMatchesDecides(t *testing.T) {
 	}
 }
 
+// leak check 51: presets; port 25 is closed by default
 func TestPresets(t *testing.T) {
 	type ports map[uint16]bool
 	for preset, want := range map[string]ports{
@@ -200,6 +202,7 @@ func TestRulesBeforeNamesAreLookedUp(t *testing.T) {
 	}
 }
 
+// leak check 51: a new policy leaves flows open
 func TestANewPolicyLeavesFlowsOpen(t *testing.T) {
 	l := listenTCP(t, "127.0.0.1")
 	s := newServer(t, Config{}, "127.0.0.1/32")

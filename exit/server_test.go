@@ -157,6 +157,8 @@ func cutAnswer(m []byte) []byte {
 }
 
 // A name that was good the first time is judged again the second time.
+//
+// leak check 50: rebinding: a name that is public first, and private then
 func TestRebinding(t *testing.T) {
 	good, goodCount := echoTCP(t, "127.0.0.2")
 	bad := listenTCP(t, "127.0.0.1")
@@ -173,6 +175,8 @@ func TestRebinding(t *testing.T) {
 }
 
 // Whatever a lookup let through is judged once more where it is dialled.
+//
+// leak check 50: the address is judged once more where the kernel gets it
 func TestControlJudgesWhatIsDialled(t *testing.T) {
 	l := listenTCP(t, "127.0.0.1")
 	p := uint16(l.Addr().(*net.TCPAddr).Port)
@@ -260,6 +264,7 @@ func TestContextEndsDials(t *testing.T) {
 	<-done
 }
 
+// leak check 52: flows and dials in total; dials into black holes end
 func TestBounds(t *testing.T) {
 	addr, _ := echoTCP(t, "127.0.0.1")
 	hold := make(chan struct{})
@@ -329,6 +334,8 @@ func TestCodesOfDialErrors(t *testing.T) {
 }
 
 // Nothing of what strangers do is logged unless the operator wants to debug.
+//
+// leak check 54: no destinations in logs by default
 func TestLogsHoldNoDestinations(t *testing.T) {
 	addr, _ := echoTCP(t, "127.0.0.1")
 	dns := newDNS(t, zone{"web.example": {{addrs: []string{"127.0.0.1"}}}})

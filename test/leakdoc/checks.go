@@ -56,4 +56,10 @@ var checks = []check{
 	{47, "exec", "No way to the host's loopback and name services"},
 	{48, "exec", "Children, signals, terminal, exit code"},
 	{49, "exec", "The tunnel dies while a command runs"},
+	{50, "Exit", "Private, special and own addresses, in every disguise"},
+	{51, "Exit", "Port 25, the order of rules, presets, reload"},
+	{52, "Exit", "Limits, quotas, fair shares, floods, slow readers, half-open flows"},
+	{53, "Exit", "Clients that forge, replay or reorder"},
+	{54, "Exit", "What the exit shows of its clients and its key"},
+	{55, "Exit", "Key files and control sockets of others"},
 }

@@ -152,6 +152,7 @@ func leaks(t *testing.T, text string, err error) {
 	}
 }
 
+// leak check 55: a key file that others can read or write
 func TestOnlyTheOwnersFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("mode bits mean nothing here")
@@ -176,6 +177,7 @@ func TestOnlyTheOwnersFile(t *testing.T) {
 	}
 }
 
+// leak check 55: a key file of another user
 func TestForeignOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: gives a file to another user")
