@@ -67,13 +67,11 @@ func splitNames(up *config.Up, fakes dnsintercept.Range, servers func() []netip.
 		return &dnsintercept.Split{Suffixes: up.ExcludeDomains, Outside: upstream, Dialer: d}
 	case len(up.Include)+len(up.IncludeDomains) == 0:
 		return nil
-	case len(up.IncludeUsers) > 0:
-		// Nobody can tell who asks for a name. Whoever is in the tunnel wants his
-		// names there, too.
-		upstream = nil
 	}
 	split := &dnsintercept.Split{Suffixes: up.IncludeDomains, Include: true}
-	if upstream != nil {
+	// Nobody can tell who asks for a name. Users who are in the tunnel want their
+	// names there, too.
+	if len(up.IncludeUsers) == 0 {
 		split.Outside = upstream
 	}
 	return split
