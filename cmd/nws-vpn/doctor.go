@@ -54,7 +54,7 @@ Exits with 1 when something fails.`,
 			return runDoctor(cmd.Context(), cmd.OutOrStdout(), flags.file, dirs, opts)
 		},
 	}
-	cmd.Flags().StringVar(&flags.file, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
+	cmd.Flags().StringVar(&flags.file, "config", "", "configuration file (default "+config.Path()+", if it exists)")
 	dirs.add(cmd)
 	cmd.Flags().StringVar(&opts.exit, "exit", "", "the exit, as for up (default: the one in use, or that of the configuration)")
 	cmd.Flags().StringSliceVar(&opts.relays, "relay", nil, "relay URL, as for up; may be given more than once")
@@ -155,7 +155,7 @@ func (e *examination) readConfig() {
 	case e.file != "":
 		s.Found = e.file
 	default:
-		s.Found = "the defaults, and " + config.DefaultPath + " if it exists"
+		s.Found = "the defaults, and " + config.Path() + " if it exists"
 	}
 	if err := overrideExit(&e.cfg.Up, e.opts.exit, e.opts.relays, ""); err != nil && s.Err == nil {
 		s.Err = err
@@ -271,7 +271,7 @@ func (e *examination) writeBundle(path string, report *doctor.Report) error {
 	files = append(files, doctor.File{Name: "status.json", Text: string(e.status)})
 	file := e.file
 	if file == "" {
-		file = config.DefaultPath
+		file = config.Path()
 	}
 	files = append(files,
 		doctor.ReadTail("nws.toml", file),

@@ -40,7 +40,7 @@ Exits with 0 when all is well, 1 when something leaks or a protection is missing
 			return runLeaktest(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), file, dirs, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (default "+config.Path()+", if it exists)")
 	dirs.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON with a schema number")
 	return cmd

@@ -89,7 +89,7 @@ type configFlags struct {
 }
 
 func (f *configFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.file, "config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
+	cmd.Flags().StringVar(&f.file, "config", "", "configuration file (default "+config.Path()+", if it exists)")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
 }
 

@@ -187,7 +187,7 @@ var errNoRelay = errors.New("no relay is known for the exit: name one with --rel
 // without any, those in the name do. With errNoRelay the exit is returned, too.
 func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []string, err error) {
 	if text == "" {
-		return n, nil, errors.New("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration")
+		return n, nil, fmt.Errorf("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration, such as %s", config.Path())
 	}
 	if text != config.AutoExit {
 		if n, err = name.Parse(text); err != nil {

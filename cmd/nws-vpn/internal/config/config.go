@@ -9,10 +9,8 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
 	"os"
 	"time"
@@ -21,7 +19,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/platform"
 )
 
-// DefaultPath is read when no file is named, if it exists.
+// DefaultPath is read when no file is named, if it exists. See Path.
 const DefaultPath = "/etc/nws-vpn/nws.toml"
 
 // maxFile bounds a configuration file, in bytes.
@@ -357,17 +355,16 @@ func Default() *Config {
 	}
 }
 
-// Load reads the file at path. An empty path stands for DefaultPath, which may
-// be missing. The error lists what is wrong, a line for each.
+// Load reads the file at path. An empty path stands for Path, which may be
+// missing. The error lists what is wrong, a line for each.
 func Load(path string) (*Config, error) {
-	named := path != ""
-	if !named {
-		path = DefaultPath
+	if path == "" {
+		var there bool
+		if path, there = find(); !there {
+			return Default(), nil
+		}
 	}
 	f, err := os.Open(path)
-	if !named && errors.Is(err, fs.ErrNotExist) {
-		return Default(), nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
