@@ -140,9 +140,8 @@ func (s *Stack) Failed() <-chan struct{} { return s.failed }
 func (s *Stack) Close() error {
 	var err error
 	s.closing.Do(func() {
-		s.tcp.refuse()
-		s.abortAll() // before handlers hear of it, who may close in peace
 		s.cancel()
+		s.tcp.refuse()
 		s.udp.closeAll()
 		s.ping.closeAll()
 		s.abortUntil(s.handlersGone())
@@ -162,19 +161,15 @@ func (s *Stack) handlersGone() <-chan struct{} {
 	return gone
 }
 
-func (s *Stack) abortAll() {
-	for _, e := range s.gv.RegisteredEndpoints() {
-		e.Abort()
-	}
-}
-
 // abortUntil resets TCP connections until done. Once is not enough: a
 // handshake may just be about to register its endpoint, and would then wait
 // for an answer.
 func (s *Stack) abortUntil(done <-chan struct{}) {
 	const again = 10 * time.Millisecond
 	for {
-		s.abortAll()
+		for _, e := range s.gv.RegisteredEndpoints() {
+			e.Abort()
+		}
 		select {
 		case <-done:
 			return

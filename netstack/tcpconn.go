@@ -294,6 +294,10 @@ func (c *tcpConn) Write(p []byte) (total int, err error) {
 
 // CloseWrite sends a FIN.
 func (c *tcpConn) CloseWrite() error {
+	if c.stack.ctx.Err() != nil {
+		c.Abort(nil)
+		return net.ErrClosed
+	}
 	if err := c.ep.Shutdown(tcpip.ShutdownWrite); err != nil {
 		return c.fail("close for writing", err)
 	}
@@ -301,9 +305,14 @@ func (c *tcpConn) CloseWrite() error {
 }
 
 // Close sends a FIN, or a reset if something was left unread. What has been
-// written is still delivered.
+// written is still delivered. While the stack closes it sends a reset: nobody is
+// left to deliver anything.
 func (c *tcpConn) Close() error {
-	c.finish(c.ep.Close)
+	if c.stack.ctx.Err() != nil {
+		c.finish(c.ep.Abort)
+	} else {
+		c.finish(c.ep.Close)
+	}
 	return nil
 }
 

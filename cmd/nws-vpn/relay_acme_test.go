@@ -29,7 +29,7 @@ type fakeCA struct {
 	cert   *x509.Certificate
 	web    *httptest.Server
 	host   string
-	target string // where the host's port 443 is
+	target atomic.Value // string // where the host's port 443 is
 	proved atomic.Bool
 	leaf   []byte // PEM
 	issued atomic.Int32
@@ -113,7 +113,7 @@ func (ca *fakeCA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // check asks the host for the certificate that proves the name.
 func (ca *fakeCA) check() error {
-	conn, err := tls.Dial("tcp", ca.target, &tls.Config{ServerName: ca.host, NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true})
+	conn, err := tls.Dial("tcp", ca.target.Load().(string), &tls.Config{ServerName: ca.host, NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true})
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func TestRelayGetsItsCertificate(t *testing.T) {
 		r := serveTestRelay(t, func(c *config.Relay) {
 			c.ACMEHosts, c.ACMEDir, c.ACMEDirectory = []string{host}, dir, ca.web.URL+"/dir"
 		})
-		ca.target = r.Addr().String()
+		ca.target.Store(r.Addr().String())
 		if r.URL() != "wss://"+host {
 			t.Errorf("URL %q", r.URL())
 		}
