@@ -224,6 +224,13 @@ func (c *configurator) UplinkDNS() []netip.Addr {
 	return uplinkServers(c.env, c.applied)
 }
 
+func (c *configurator) DNSManager() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	manager, _ := managerOf(c.applied)
+	return manager
+}
+
 func (c *configurator) Notes() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -151,7 +151,7 @@ func TestDNSManagers(t *testing.T) {
 			c, err := open(dir, testLog(t), testEnv(nil))
 			must(t, err)
 			must(t, c.Set(testConfig()))
-			if got, _ := managerOf(c.applied); got != m.want || len(c.notes) > 0 {
+			if got := c.DNSManager(); got != m.want || len(c.notes) > 0 {
 				t.Errorf("the manager is %q, want %q; notes %q", got, m.want, c.notes)
 			}
 			checkUp(t)

@@ -77,6 +77,9 @@ type Configurator interface {
 	// order: for names that must be resolved outside the tunnel. It reads them
 	// at every call and follows a change of network.
 	UplinkDNS() []netip.Addr
+	// DNSManager is who has been told of the tunnel's name servers, as DNSResolved
+	// and so on; "" if nobody has.
+	DNSManager() string
 	// Notes tells the user, one line each, what the last successful Set could
 	// not do, and what stands in its way.
 	Notes() []string

@@ -100,6 +100,9 @@ func TestDetach(t *testing.T) {
 	if state, _ := status["state"].(string); !strings.EqualFold(state, "connected") {
 		t.Errorf("the state is %v", status)
 	}
+	if manager := status["dns_manager"]; manager != "file" {
+		t.Errorf("the manager of names is %v", manager)
+	}
 	text, err := tun.Run(tun.ctx, tun.Client, "status", "--state-dir", world.StateDir)
 	if err != nil || text.Code != 0 || !strings.Contains(strings.ToLower(text.Stdout), "connected") {
 		t.Errorf("status in text ended with code %d, %v: %s", text.Code, err, text.Output)

@@ -57,6 +57,8 @@ type status struct {
 	NWS     *statusNWS    `json:"nws,omitempty"` // there is no session but this
 	DNS     any           `json:"dns"`
 
+	DNSManager string `json:"dns_manager,omitempty"` // who was told of the tunnel's name servers
+
 	UplinkDNS []netip.Addr `json:"uplink_dns,omitempty"` // the name servers of the network outside the tunnel
 
 	Split *splitStatus `json:"split,omitempty"` // what does not go into the tunnel
@@ -116,6 +118,7 @@ func (s *supervisor) status() *status {
 		State: v.state.String(), Since: v.since, KillSwitch: string(v.killSwitch), Portal: v.portal,
 		TrustSites: s.cfg.Up.TrustSites, Notes: s.platform.Notes(),
 	}
+	st.DNSManager = s.platform.DNSManager()
 	st.UplinkDNS, st.Split = s.platform.UplinkDNS(), describeSplit(&s.cfg.Up)
 	st.Repaired, st.Repairs = s.repaired.all()
 	if v.cause != nil {
@@ -229,6 +232,9 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		s.Notes = append(s.NWS.notes(), s.Notes...)
 	} else {
 		line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+	}
+	if s.DNSManager != "" {
+		line("resolver", "asks the tunnel (dns_manager %q)", s.DNSManager)
 	}
 	if s.Split != nil {
 		for i, l := range s.Split.lines() {

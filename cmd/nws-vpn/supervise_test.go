@@ -33,6 +33,7 @@ func (m *stubbornMachine) Keep(ctx context.Context, _ func(string)) error {
 	return ctx.Err()
 }
 func (m *stubbornMachine) UplinkDNS() []netip.Addr { return nil }
+func (m *stubbornMachine) DNSManager() string      { return "" }
 func (m *stubbornMachine) Notes() []string         { return nil }
 func (m *stubbornMachine) Close() error            { return nil }
 
