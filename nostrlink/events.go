@@ -68,6 +68,7 @@ func (h *Hub) Reconnections(ctx context.Context, relays []string, made func(rela
 				select {
 				case <-lost:
 				case <-ctx.Done():
+					return // Wait has no look at ctx while there is a connection
 				}
 			}
 		})

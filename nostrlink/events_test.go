@@ -77,3 +77,30 @@ func startRelays(t *testing.T) (url, gone string) {
 	}
 	return url, gone
 }
+
+// While its relays are connected, too: there is nothing to wait for then.
+func TestReconnectionsEnd(t *testing.T) {
+	url, _ := startRelays(t)
+	hub := nostrlink.NewHub(nostrlink.HubOptions{})
+	defer hub.Close()
+	key := newKey(t)
+	event, id, err := envelope.Sign(nil, key, envelope.Template{Kind: envelope.KindCertificate, CreatedAt: time.Now(), Tags: [][]string{{"d", "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(patience(t))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		hub.Reconnections(ctx, []string{url}, func(string) {})
+	}()
+	if err := hub.Publish(ctx, []string{url}, event, id); err != nil { // by the same connection
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-ended:
+	case <-patience(t).Done():
+		t.Fatal("goes on after the end of its context")
+	}
+}
