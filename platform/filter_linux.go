@@ -67,8 +67,14 @@ func label(chain string, i int, print string) []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, fmt.Sprintf("%s %d %s", chain, i, print))
 }
 
-func fingerprint(script []string) string {
-	sum := sha256.Sum256([]byte(strings.Join(script, "\n")))
+func (f *filterChange) fingerprint() string {
+	lines := f.script()
+	if c := f.Spec.Cgroup; c != nil {
+		// A command names it by its path, the kernel by its number: another one
+		// in its place is another filter.
+		lines = append(lines, fmt.Sprintf("cgroup %d", c.ID))
+	}
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return hex.EncodeToString(sum[:6])
 }
 
@@ -118,7 +124,7 @@ func (f *filterChange) inForce(*env) (bool, error) {
 			have[c.Name] = c
 		}
 	}
-	chains, print := f.Spec.chains(), fingerprint(f.script())
+	chains, print := f.Spec.chains(), f.fingerprint()
 	if len(have) != len(chains) {
 		return false, nil
 	}
@@ -160,7 +166,7 @@ func (f *filterChange) apply(*env) error {
 	conn.AddTable(table) // so that there is one to delete
 	conn.DelTable(table)
 	conn.AddTable(table)
-	chains, print := f.Spec.chains(), fingerprint(f.script())
+	chains, print := f.Spec.chains(), f.fingerprint()
 	made := make([]*nftables.Chain, len(chains))
 	for i := range chains {
 		c := &chains[i]

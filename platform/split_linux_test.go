@@ -433,6 +433,11 @@ func TestBypassCgroup(t *testing.T) {
 	if ok, err := f.inForce(nil); !ok || err != nil {
 		t.Fatalf("in force: %v, %v", ok, err)
 	}
+	again := f // one that was made anew under the same name
+	again.Spec.Cgroup = &cgroup{Path: "/", ID: st.Ino + 1}
+	if ok, err := again.inForce(nil); ok || err != nil {
+		t.Errorf("with another cgroup of that name, in force: %v, %v", ok, err)
+	}
 	for dst, want := range map[string]way{"203.0.113.9:80": onWire, "[2001:db8:9::9]:80": onWire, "198.18.0.2:53": inTunnel} {
 		send := func(p string) error { return sendUDP(dst, p) }
 		if got := w.of(t, send); got != want {
