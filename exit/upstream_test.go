@@ -1,10 +1,12 @@
 package exit
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -200,6 +202,52 @@ func TestPrivateAnswersAreKeptBack(t *testing.T) {
 		}
 	}
 	q, _ := newQuery("x.example", dnsmessage.TypeA)
+	if got := s.gate.Load().filterAnswer(q, append(q.answer(0), 1)[:13]); dnsmessage.RCode(got[3]&0xf) != dnsmessage.RCodeServerFailure {
+		t.Errorf("an answer that cannot be read becomes %x", got)
+	}
+}
+
+// Programs connect to the hints of these records as they do to addresses.
+func TestPrivateHintsAreKeptBack(t *testing.T) {
+	s := newServer(t, Config{})
+	hints := map[dnsmessage.SVCParamKey][]byte{dnsmessage.SVCParamALPN: []byte("\x02h2")}
+	for _, tt := range []struct {
+		v4, v6 string // bytes
+		kept   bool
+	}{
+		{"", "", true},
+		{"\x01\x01\x01\x01", "", true},
+		{"\x01\x01\x01\x01\xc0\xa8\x01\x01", "", false},
+		{"", "\xfd" + strings.Repeat("\x00", 14) + "\x01", false},
+	} {
+		hints[dnsmessage.SVCParamIPv4Hint], hints[dnsmessage.SVCParamIPv6Hint] = []byte(tt.v4), []byte(tt.v6)
+		for _, typ := range []dnsmessage.Type{dnsmessage.TypeSVCB, dnsmessage.TypeHTTPS, dnsmessage.TypeALL} {
+			q, err := newQuery("x.example", typ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := dnsmessage.ResourceHeader{Name: q.question.Name, Class: dnsmessage.ClassINET, TTL: 60}
+			r := dnsmessage.SVCBResource{Priority: 1, Target: root}
+			for key, value := range hints {
+				r.SetParam(key, value)
+			}
+			b := dnsmessage.NewBuilder(nil, dnsmessage.Header{Response: true})
+			err = errors.Join(b.StartQuestions(), b.Question(q.question), b.StartAnswers())
+			if typ == dnsmessage.TypeSVCB {
+				err = errors.Join(err, b.SVCBResource(h, r))
+			} else {
+				err = errors.Join(err, b.HTTPSResource(h, dnsmessage.HTTPSResource{SVCBResource: r}))
+			}
+			answer, ferr := b.Finish()
+			if err = errors.Join(err, ferr); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.gate.Load().filterAnswer(q, answer); bytes.Equal(got, answer) != tt.kept {
+				t.Errorf("%v with hints %q and %q becomes %x", typ, tt.v4, tt.v6, got)
+			}
+		}
+	}
+	q, _ := newQuery("x.example", dnsmessage.TypeHTTPS)
 	if got := s.gate.Load().filterAnswer(q, append(q.answer(0), 1)[:13]); dnsmessage.RCode(got[3]&0xf) != dnsmessage.RCodeServerFailure {
 		t.Errorf("an answer that cannot be read becomes %x", got)
 	}
