@@ -59,7 +59,8 @@ func (l *Listener) TurnOut(turnOut func(Client) error) {
 // that are open go on.
 func (l *Listener) Drain() { l.draining.Store(true) }
 
-// admitGuest decides whether a session may be opened, and books it.
+// admitGuest decides whether a session may be opened. If so, its client has one
+// more until hasArrived is called.
 func (l *Listener) admitGuest(a *admission) error {
 	if l.opts.Admit != nil {
 		if err := l.opts.Admit(a.client, a.hello.Token); err != nil {
@@ -67,10 +68,10 @@ func (l *Listener) admitGuest(a *admission) error {
 			return &refusal{to: a, why: refusedGuest, code: e.Code, text: e.Text}
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if most := l.opts.MaxSessionsPerClient; most > 0 {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		n := 0
+		n := l.arriving[a.client]
 		for g := range l.guests {
 			if g.client == a.client {
 				n++
@@ -80,7 +81,18 @@ func (l *Listener) admitGuest(a *admission) error {
 			return &refusal{to: a, why: refusedGuest, code: wire.CodeBusy, text: fmt.Sprintf("you have %d sessions, which is all that this exit allows: end one", n)}
 		}
 	}
+	l.arriving[a.client]++
 	return nil
+}
+
+// hasArrived says that an admitted session is among the guests, or came to
+// nothing.
+func (l *Listener) hasArrived(c Client) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.arriving[c]--; l.arriving[c] == 0 {
+		delete(l.arriving, c)
+	}
 }
 
 // guestRequest is a flow of a session whose client is known.

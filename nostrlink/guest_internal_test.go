@@ -187,6 +187,34 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// Greetings that come at once are not let in beyond the bound on one's sessions.
+func TestSessionsThatArriveTogether(t *testing.T) {
+	hub := NewHub(HubOptions{})
+	defer hub.Close()
+	l := hub.NewListener(newKey(t), nil, ListenerOptions{MaxSessionsPerClient: 2})
+	alice, bob := &admission{client: Client{Key: newKey(t).Public()}}, &admission{client: Client{Key: newKey(t).Public()}}
+	var no *refusal
+	for n, a := range []*admission{alice, alice, bob} {
+		if err := l.admitGuest(a); err != nil {
+			t.Fatalf("session %d: %v", n, err)
+		}
+	}
+	if err := l.admitGuest(alice); !errors.As(err, &no) {
+		t.Errorf("a third session at once: %v", err)
+	}
+	l.hasArrived(alice.client)
+	if err := l.admitGuest(alice); err != nil {
+		t.Errorf("after one came to nothing: %v", err)
+	}
+	for range 2 {
+		l.hasArrived(alice.client)
+	}
+	l.hasArrived(bob.client)
+	if len(l.arriving) != 0 {
+		t.Errorf("%d clients are waited for", len(l.arriving))
+	}
+}
+
 // An exit that drains leaves greetings to another one with the same key, and
 // keeps its sessions.
 func TestDrain(t *testing.T) {

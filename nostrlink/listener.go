@@ -71,10 +71,11 @@ type Listener struct {
 	relays []string
 	opts   ListenerOptions
 
-	mu      sync.Mutex // guards doorman, guests and flows
-	doorman *doorman
-	guests  map[*guest]struct{}
-	flows   map[*nwsFlow]struct{}
+	mu       sync.Mutex // guards what follows
+	doorman  *doorman
+	guests   map[*guest]struct{}
+	arriving map[Client]int // sessions that are admitted, and among guests soon
+	flows    map[*nwsFlow]struct{}
 
 	toll     toll
 	draining atomic.Bool
@@ -105,6 +106,7 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 	l := &Listener{
 		hub: h, key: key, relays: relayURLs(relays), opts: opts,
 		guests:   make(map[*guest]struct{}),
+		arriving: make(map[Client]int),
 		flows:    make(map[*nwsFlow]struct{}),
 		toll:     toll{busy: opts.Busy, least: min(opts.MinWork, mostWork)},
 		doorman:  newDoorman(key, 4*opts.MaxSessions),
@@ -307,6 +309,7 @@ func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia
 	if err := l.admitGuest(a); err != nil {
 		return err
 	}
+	defer l.hasArrived(a.client)
 	select {
 	case l.slots <- struct{}{}:
 	default:
