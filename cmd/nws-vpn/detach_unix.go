@@ -2,6 +2,23 @@
 
 package main
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 func newSession() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// inheritable returns a descriptor of f that a program which is executed in this
+// process has too.
+func inheritable(f *os.File) (fd int, err error) {
+	return unix.Dup(int(f.Fd()))
+}
+
+// inherited is the file of a descriptor that inheritable has returned.
+func inherited(fd int, name string) *os.File {
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
+}

@@ -26,17 +26,28 @@ const maxRollback = 24 * time.Hour
 // in time. It does so too when this one hangs or was killed: whoever set up a
 // remote machine has no other way back to it.
 type rollback struct {
+	guard int           // process number
 	ended chan struct{} // closed when the guard has ended
 
 	mu   sync.Mutex
-	pipe io.WriteCloser // to the guard; nil once it is not needed any more
+	pipe *os.File // to the guard; nil once it is not needed any more
 }
+
+// rollbackEnv tells a process that takes the place of this one (see restart) that
+// there is a guard already, by its process number and the pipe's descriptor, or
+// that it was let go.
+const rollbackEnv = "NWS_VPN_ROLLBACK"
 
 // The words of the pipe to the guard. Its end without a word means that the
 // tunnel's process is gone.
 const wordConfirmed = "confirmed"
 
+// guardRollback starts the guard, unless an earlier process in the place of this
+// one has. It is nil when that was confirmed.
 func guardRollback(dirs stateDirs, after time.Duration, closed bool) (*rollback, error) {
+	if left := os.Getenv(rollbackEnv); left != "" && isRestarted() {
+		return inheritRollback(left)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -48,21 +59,64 @@ func guardRollback(dirs stateDirs, after time.Duration, closed bool) (*rollback,
 	if closed {
 		args = append(args, "--stay-closed")
 	}
-	r := &rollback{ended: make(chan struct{})}
-	cmd := exec.Command(self, args...)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = newSession()
-	if r.pipe, err = cmd.StdinPipe(); err == nil {
-		err = cmd.Start()
-	}
+	in, pipe, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("--rollback-after: %w", err)
 	}
+	defer in.Close()
+	cmd := exec.Command(self, args...)
+	cmd.Stdin, cmd.Stderr = in, os.Stderr
+	cmd.SysProcAttr = newSession()
+	if err := cmd.Start(); err != nil {
+		pipe.Close()
+		return nil, fmt.Errorf("--rollback-after: %w", err)
+	}
+	return newRollback(cmd.Process, pipe), nil
+}
+
+// newRollback takes over the guard and the pipe to it.
+func newRollback(guard *os.Process, pipe *os.File) *rollback {
+	r := &rollback{guard: guard.Pid, pipe: pipe, ended: make(chan struct{})}
 	go func() {
-		cmd.Wait()
+		guard.Wait()
 		close(r.ended)
 	}()
-	return r, nil
+	return r
+}
+
+// inheritRollback goes on with the guard of the process before.
+func inheritRollback(left string) (*rollback, error) {
+	if left == wordConfirmed {
+		return nil, nil
+	}
+	var pid, fd int
+	_, err := fmt.Sscanf(left, "%d %d", &pid, &fd)
+	var guard *os.Process
+	if err == nil {
+		guard, err = os.FindProcess(pid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--rollback-after: find the process that waits for `nws-vpn confirm`: %w", err)
+	}
+	return newRollback(guard, inherited(fd, "rollback")), nil
+}
+
+// leave has the process that takes the place of this one go on with the guard. A
+// nil rollback is none, or is confirmed and has been left before.
+func (r *rollback) leave() error {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pipe == nil {
+		return os.Setenv(rollbackEnv, wordConfirmed)
+	}
+	fd, err := inheritable(r.pipe)
+	if err != nil {
+		return fmt.Errorf("--rollback-after: %w", err)
+	}
+	return os.Setenv(rollbackEnv, fmt.Sprintf("%d %d", r.guard, fd))
 }
 
 // confirm lets the guard go.

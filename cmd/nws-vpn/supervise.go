@@ -318,6 +318,7 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	if s.reload {
 		// As after a kill: what is in force closes the machine, and the next
 		// process takes it over.
+		errs = append(errs, s.rollback.leave())
 		s.why = errors.Join(errs...)
 		return
 	}
