@@ -57,10 +57,20 @@ var (
 	// A line of the configuration, or of JSON, whose name tells that it is a
 	// secret, whatever it looks like.
 	secretValue = regexp.MustCompile(`(?i)("?\b[a-z0-9_-]*(?:secret|password|passphrase|token|nsec|private_key|privkey|seed|contact|instance)[a-z0-9_-]*"?\s*[=:]\s*)("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,}\]]+)`)
-	pemBlock    = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\z)`)
-	bech32      = regexp.MustCompile(`(?i)\b(n(?:sec|cryptsec|pub|profile|event|ote|addr|relay))1[02-9ac-hj-np-z]{6,}`)
-	longHex     = regexp.MustCompile(`(?i)\b(?:0x)?[0-9a-f]{32,}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`)
-	longBase64  = regexp.MustCompile(`[A-Za-z0-9+/_-]{40,}={0,2}`)
+	// Lists of names and users, the exit's petname and the services behind it,
+	// whatever these look like.
+	namesValue = regexp.MustCompile(`(?i)(\b(?:(?:in|ex)clude_(?:domains|users)"?\s*[=:]\s*\[|services"?\s*[=:]\s*\{))([^\]}]*)`)
+	quotedText = regexp.MustCompile(`("?[^\s"=:,{]*"?\s*[=:]\s*)?"((?:[^"\\]|\\.)*)"`)
+	exitValue  = regexp.MustCompile(`(?m)^(\s*"?exit"?\s*[=:]\s*)"([^".]*)"`)
+	service    = regexp.MustCompile(`(?m)^(\s*"?\d{1,5}"?\s*=\s*)"([^"]*)"`)
+	// The path of a relay may be all that keeps strangers out.
+	urlPath = regexp.MustCompile(`(?i)\b((?:wss?|https?)://[^/\s"'?]+)([/?][^\s"',)>\]]+)`)
+	// A name that was looked up, as errors tell of it.
+	lookedUp   = regexp.MustCompile(`\blookup ([^\s:\[]+)( on |: no such host|: server misbehaving|: i/o timeout)`)
+	pemBlock   = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\z)`)
+	bech32     = regexp.MustCompile(`(?i)\b(n(?:sec|cryptsec|pub|profile|event|ote|addr|relay))1[02-9ac-hj-np-z]{6,}`)
+	longHex    = regexp.MustCompile(`(?i)\b(?:0x)?[0-9a-f]{32,}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`)
+	longBase64 = regexp.MustCompile(`[A-Za-z0-9+/_-]{40,}={0,2}`)
 	// An attribute of a log line that holds a destination, maybe a bare name.
 	destination = regexp.MustCompile(`(?i)\b((?:name|host|address|addr|destination|dst|target|site|query|question|domain)=)("(?:[^"\\]|\\.)*"|[^\s"]+)`)
 	home        = regexp.MustCompile(`(?i)(/home/|/Users/|\\Users\\)([^/\\\s"':]+)`)
@@ -76,6 +86,7 @@ var (
 // Redact returns text without what should stay with the user.
 func (r *Redactor) Redact(text string) string {
 	text = pemBlock.ReplaceAllStringFunc(text, func(s string) string { return r.as("secret", s) })
+	text = r.values(text)
 	text = secretValue.ReplaceAllStringFunc(text, func(s string) string {
 		m := secretValue.FindStringSubmatch(s)
 		return m[1] + quoted(m[2], r.as("secret", m[2]))
@@ -112,12 +123,43 @@ func (r *Redactor) Redact(text string) string {
 	}
 	text = petname.ReplaceAllStringFunc(text, func(s string) string {
 		m := petname.FindStringSubmatch(s)
-		if slices.Contains(configKeys, m[2]) {
+		if slices.Contains(configKeys, m[2]) || strings.Trim(m[2], "0123456789") == "" {
 			return s
 		}
 		return m[1] + r.as("name", m[2]) + m[3]
 	})
 	return longBase64.ReplaceAllStringFunc(text, func(s string) string { return r.as("secret", s) })
+}
+
+// values replaces what is known by its place, before parts of it are known by
+// their look.
+func (r *Redactor) values(text string) string {
+	text = urlPath.ReplaceAllStringFunc(text, func(s string) string {
+		m := urlPath.FindStringSubmatch(s)
+		return m[1] + "/" + r.as("path", m[2])
+	})
+	text = namesValue.ReplaceAllStringFunc(text, func(s string) string {
+		list := namesValue.FindStringSubmatch(s)
+		return list[1] + quotedText.ReplaceAllStringFunc(list[2], func(s string) string {
+			m := quotedText.FindStringSubmatch(s)
+			return m[1] + `"` + r.as("name", m[2]) + `"`
+		})
+	})
+	text = exitValue.ReplaceAllStringFunc(text, func(s string) string {
+		m := exitValue.FindStringSubmatch(s)
+		if m[2] == "" || m[2] == "auto" || bech32.MatchString(m[2]) {
+			return s
+		}
+		return m[1] + `"` + r.as("name", m[2]) + `"`
+	})
+	text = service.ReplaceAllStringFunc(text, func(s string) string {
+		m := service.FindStringSubmatch(s)
+		return m[1] + `"` + r.as("service", m[2]) + `"`
+	})
+	return lookedUp.ReplaceAllStringFunc(text, func(s string) string {
+		m := lookedUp.FindStringSubmatch(s)
+		return "lookup " + r.as("host", m[1]) + m[2]
+	})
 }
 
 // configKeys are keys of the configuration whose values may be replaced, and
