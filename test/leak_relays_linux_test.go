@@ -245,7 +245,7 @@ func TestLeakRoaming(t *testing.T) {
 	})
 }
 
-// leak check 33 is open: the clock's jump cannot be made in a namespace for one process that runs already; how it is noticed is tested without a machine
+// leak check 33 is open: the clocks of a time namespace are set before its first process, and the wall clock is in none: nothing jumps for a process that runs already. How a jump is noticed is tested without a machine
 
 func TestLeakBadLink(t *testing.T) {
 	t.Parallel() // it waits more than it works
