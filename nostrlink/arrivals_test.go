@@ -46,7 +46,7 @@ func TestAFloodInAPeersName(t *testing.T) {
 	key := newKey(t)
 	hub := NewHub(HubOptions{})
 	defer hub.Close()
-	l := hub.NewListener(key, nil, ListenerOptions{}) // nobody takes what arrives
+	l := hub.NewListener(key, nil, ListenerOptions{Busy: 1 << 20}) // nobody takes what arrives
 	defer l.nws.Close()
 	peer, stranger := newAuthor(t, key.Public()), newAuthor(t, key.Public())
 	id := wire.NewUUID().String()

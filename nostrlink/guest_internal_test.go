@@ -6,11 +6,14 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
@@ -65,7 +68,8 @@ func TestIdentityIsProven(t *testing.T) {
 	}
 }
 
-// A proof is worth nothing for another exit, session, greeting or key.
+// leak check 53: a proof of an identity is worth nothing for another exit, session,
+// greeting or key.
 func TestIdentityThatIsNotProven(t *testing.T) {
 	exit, other, alice := newKey(t), newKey(t), newKey(t)
 	g, err := newGreeting(exit.Public(), wishes{})
@@ -258,6 +262,16 @@ func TestToll(t *testing.T) {
 		lazy = event()
 	}
 	tl := &toll{busy: 100}
+	// A flood begins: not a second of it passes.
+	sudden, passed := &toll{busy: 50}, 0
+	for range 1000 {
+		if sudden.pass(lazy, now) {
+			passed++
+		}
+	}
+	if passed > 51+maxTold || sudden.asked() != firstWork {
+		t.Errorf("%d pass at once, %d bits are asked for", passed, sudden.asked())
+	}
 	// flood offers events for a second and returns how many pass.
 	flood := func(n int, ev *envelope.Event) (passed int) {
 		for range n {
@@ -383,5 +397,100 @@ func TestCredentialsAreForOneExit(t *testing.T) {
 	conn.Close()
 	if c, token := <-seen, <-tokens; c.Proven || token != "" {
 		t.Errorf("another exit sees %+v, %q", c, token)
+	}
+}
+
+// Strangers who greet faster than they can be listened to keep nobody out who is
+// in, nor take all sessions.
+func TestFloodOfGreetings(t *testing.T) {
+	ctx, url, key := patience(t), startRelay(t), newKey(t)
+	l := listen(t, key, url, ListenerOptions{MaxSessions: 100, Busy: 20}, echo)
+	link := linkAs(t, key.Public(), url, LinkOptions{})
+	if err := link.Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := link.DialContext(ctx, "tcp", "a.example:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := relay.Dial(ctx, url, relay.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const n = 1500
+	for range n {
+		g, err := newGreeting(key.Public(), wishes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		event, id, err := g.event(ctx, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Publish(ctx, event, id, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roundTrip(t, conn, 1_000_000)
+	late := linkAs(t, key.Public(), url, LinkOptions{})
+	if err := late.Connect(ctx); err != nil {
+		t.Errorf("who works for it does not get in: %v", err)
+	}
+	if s := l.Stats(); s.Greetings < n || s.Unpaid == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Entries without a session are let in flow by flow, and turned out.
+func TestAdmitWithoutASession(t *testing.T) {
+	url, key := startRelay(t), newKey(t)
+	var banned atomic.Bool
+	admit := func(c Client, _ string) error {
+		if !c.Proven || banned.Load() {
+			return errors.New("banned")
+		}
+		return nil
+	}
+	causes := make(chan error, 10)
+	l := listen(t, key, url, ListenerOptions{Admit: admit}, func(ctx context.Context, req Request) {
+		conn, err := req.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		if k, proven := req.(interface{ Client() ([32]byte, bool) }).Client(); !proven || k == [32]byte{} {
+			t.Error("nobody asks")
+		}
+		causes <- nil
+		<-ctx.Done()
+		causes <- context.Cause(ctx)
+	})
+	entry := reftest.Entry{Exit: key.Public(), Relay: reference(t, url)}
+	if _, err := entry.Dial("example.com:80"); err != nil {
+		t.Fatal(err)
+	}
+	<-causes
+	banned.Store(true)
+	l.TurnOut(func(c Client) error { return admit(c, "") })
+	if err := <-causes; err == nil || err.Error() != "banned" {
+		t.Errorf("turned out for %v", err)
+	}
+	if _, err := entry.Dial("example.com:80"); err != nil {
+		t.Fatal(err) // nothing tells
+	}
+	becomes(t, "the next one is not let in", func() bool { return l.Stats().NotLetIn == 1 })
+}
+
+// becomes waits for what nothing tells.
+func becomes(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for ctx := patience(t); !happened(); {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not so in time: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }

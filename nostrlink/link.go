@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
@@ -76,7 +77,8 @@ type Link struct {
 	relays []string
 	opts   LinkOptions
 
-	refusals refusals // of flows
+	refusals refusals     // of flows
+	asked    atomic.Int32 // work, by the exit, since it last answered
 
 	taken, known         chan struct{} // closed by tookGreeting and answeredGreeting
 	takenOnce, knownOnce sync.Once

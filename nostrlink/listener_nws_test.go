@@ -128,7 +128,7 @@ func TestSessionOnly(t *testing.T) {
 // TestArrivalsAreBounded, in bytes and in number, and strangers have half of it.
 func TestArrivalsAreBounded(t *testing.T) {
 	key, from := newKey(t), newKey(t)
-	l := NewHub(HubOptions{}).NewListener(key, []string{"ws://relay.example"}, ListenerOptions{})
+	l := NewHub(HubOptions{}).NewListener(key, []string{"ws://relay.example"}, ListenerOptions{Busy: 1 << 20})
 	raw, _, err := envelope.Sign(nil, from, envelope.Template{
 		Kind: envelope.KindNWS, CreatedAt: time.Now(), Tags: [][]string{{"p", key.Public().Hex()}}, Content: bytes.Repeat([]byte("x"), 60_000),
 	})

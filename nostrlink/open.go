@@ -47,12 +47,14 @@ func (l *Link) open(ctx context.Context) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.work.Store(l.asked.Load())
 	b := newBundle(l.hub, g.session.Public(), l.opts.Log)
 	a, err := l.greetAll(ctx, b, g)
 	if err != nil {
 		b.close()
 		return nil, err
 	}
+	l.asked.Store(0)
 	return l.take(b, a), nil
 }
 
@@ -145,6 +147,7 @@ func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting,
 		}
 		l.answeredGreeting()
 		if g.doesWork(err) {
+			l.asked.Store(g.work.Load())
 			return
 		}
 		select {

@@ -28,8 +28,9 @@ const (
 	// steps, up to some seconds.
 	firstWork, workStep, mostWork = 12, 2, 22
 	// maxTold is how many of those who did not work are told, in a second, what
-	// it takes.
-	maxTold = 20
+	// it takes: which is work too, and how fast all clients come back to an exit
+	// that was gone.
+	maxTold = 100
 )
 
 // pass reports whether an event of a stranger is looked at. Some of those without
@@ -44,7 +45,9 @@ func (t *toll) pass(ev *envelope.Event, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if paid {
-		t.paid++
+		if t.paid++; t.paid > t.busy && t.work == 0 {
+			t.work, t.paid = firstWork, 0 // a second is long enough to take all sessions
+		}
 		return true
 	}
 	t.turned++
@@ -58,8 +61,6 @@ func (t *toll) turn(now time.Time) {
 		return
 	}
 	switch calm := t.paid+t.turned <= t.busy/4 || passed >= time.Minute; {
-	case t.paid > t.busy && t.work == 0:
-		t.work = firstWork
 	case t.paid > t.busy:
 		t.work = min(t.work+workStep, mostWork)
 	case calm && t.work <= firstWork:

@@ -115,7 +115,7 @@ func (e *testExit) wantOut(what string, show credentialsFunc, words string) {
 	}
 }
 
-// leak check 51: who is invited is let in by the identity that was made for it, who
+// Who is invited is let in by the identity that was made for it, who
 // is not is told why, and who is banned or not invited any more is turned out at once.
 func TestInvitedAndBanned(t *testing.T) {
 	e := newTestExit(t, "admission = \"allowlist\"\n")

@@ -18,7 +18,7 @@ import (
 func generate(ctx context.Context, name string, args []string) error {
 	generators := map[string]func(context.Context, []string) error{
 		"khatru": serveKhatru, "publish": publish, "subscribe": subscribe, "serve": serve,
-		"download": download, "upload": upload, "hold": hold, "latency": latency, "page": page,
+		"download": download, "upload": upload, "hold": hold, "latency": latency, "page": page, "flood": flood,
 	}
 	g := generators[name]
 	if g == nil {

@@ -15,6 +15,9 @@
 //	relay_500_clients            payload from one publisher to 500 clients of the relay
 //	relay_500_slow_ratio         the same while 5 of them read slowly or not at all, the
 //	                             others' rate by what it is without
+//	hello_flood_ratio            what a client that downloads 4 MiB/s from an exit gets of
+//	                             it while 5,000 HELLOs a second of new keys come to the
+//	                             exit, by what it gets without
 //	idle_rss_mb                  memory of the client, connected and idle
 //	flows_1000_rss_mb            the same with 1,000 open idle TCP flows
 //	flows_1000_exit_rss_mb       the same of the exit
@@ -68,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("binary", "./nws-vpn", "the program to measure")
-	only := flags.String("only", "", "one part: tun, goodput, relay, raw, memory, latency, transfer, spread, page or direct")
+	only := flags.String("only", "", "one part: tun, goodput, relay, flood, raw, memory, latency, transfer, spread, page or direct")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
