@@ -217,6 +217,9 @@ func TestLeakSignals(t *testing.T) {
 			stop := all.repeatedly(probes)
 			defer stop()
 			must(t, up.Signal(syscall.SIGHUP))
+			if _, err := up.WaitLine(tun.ctx, secondLine("connected")); err != nil {
+				t.Error(err)
+			}
 			tun.recovers()
 		})
 		tun.down()

@@ -249,3 +249,14 @@ func (tun *tunnel) ended(p *netlab.Process, well bool) {
 		tun.t.Errorf("nws-vpn ended with %v", err)
 	}
 }
+
+// secondLine finds the second line with a prefix.
+func secondLine(prefix string) func(line string) bool {
+	n := 0
+	return func(line string) bool {
+		if strings.HasPrefix(line, prefix) {
+			n++
+		}
+		return n == 2
+	}
+}

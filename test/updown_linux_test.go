@@ -345,6 +345,11 @@ func TestLifeAfterHangUp(t *testing.T) {
 	if err := up.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := up.WaitLine(tun.ctx, secondLine("connected")); err != nil {
+		t.Fatal(err)
+	}
+	tun.recovers()
+	tun.nwsEnds(true, "down")
 	tun.ended(up, true)
 	tun.restored(before)
 

@@ -282,12 +282,12 @@ func (s *supervisor) do(step lifecycle.Step, e event) {
 	}
 }
 
-// hangUp takes SIGHUP. In the background it means to begin anew, with what is in
-// the configuration and in the program's file now; the machine is closed
-// meanwhile. In the foreground the terminal is gone.
+// hangUp takes SIGHUP: to begin anew, with what is in the configuration and in
+// the program's file now; the machine is closed meanwhile. A terminal that is
+// gone says the same, for nobody has asked to open the machine.
 func (s *supervisor) hangUp() {
-	s.reload = s.service != nil || isDetached()
-	s.log.Info("hung up", "reload", s.reload)
+	s.reload = true
+	s.log.Info("beginning anew")
 	s.take(event{what: lifecycle.DownRequested})
 }
 
