@@ -68,8 +68,7 @@ func TestIdentityIsProven(t *testing.T) {
 	}
 }
 
-// leak check 53: a proof of an identity is worth nothing for another exit, session,
-// greeting or key.
+// leak check 53: a proof of an identity that is forged, or of another exit, session or key
 func TestIdentityThatIsNotProven(t *testing.T) {
 	exit, other, alice := newKey(t), newKey(t), newKey(t)
 	g, err := newGreeting(exit.Public(), wishes{})
