@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,8 @@ func conformanceCases() []conformanceCase {
 		{"newest first", []string{`["EVENT",{note1}]`, `["EVENT",{note3}]`, `["EVENT",{note2}]`, `["REQ","s",{}]`}, "OK+ OK+ OK+ note3 note2 note1 EOSE", "", "-"},
 		{"the newest of the limit", []string{`["EVENT",{note1}]`, `["EVENT",{note3}]`, `["EVENT",{note2}]`, `["REQ","s",{"limit":2}]`}, "OK+ OK+ OK+ note3 note2 EOSE", "", "-"},
 		{"no stored events with limit 0", []string{`["EVENT",{note1}]`, `["REQ","s",{"limit":0}]`}, "OK+ EOSE", "", "-"},
-		{"the limit is of each filter", []string{`["EVENT",{note1}]`, `["EVENT",{note2}]`, `["REQ","s",{"limit":1},{"ids":["{note1.id}"]}]`}, "OK+ OK+ note2 note1 EOSE", "", "-"},
+		// khatru answers filters side by side.
+		{"the limit is of each filter", []string{`["EVENT",{note1}]`, `["EVENT",{note2}]`, `["REQ","s",{"limit":1},{"ids":["{note1.id}"]}]`}, "OK+ OK+ note2 note1 EOSE", "OK+ OK+ note2 note1 EOSE|OK+ OK+ note1 note2 EOSE", "-"},
 		// khatru sends an event once for each filter.
 		{"each event once", []string{`["EVENT",{note1}]`, `["REQ","s",{},{"kinds":[1]}]`}, "OK+ note1 EOSE", "OK+ note1 note1 EOSE", "-"},
 		{"by id", []string{`["EVENT",{note1}]`, `["EVENT",{note2}]`, `["REQ","s",{"ids":["{note1.id}"]}]`}, "OK+ OK+ note1 EOSE", "", "-"},
@@ -84,7 +86,7 @@ func TestConformance(t *testing.T) {
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) {
-					if got := converse(t, startKind(t, kind), c.say); got != want {
+					if got := converse(t, startKind(t, kind), c.say); !slices.Contains(strings.Split(want, "|"), got) {
 						t.Errorf("got  %s\nwant %s", got, want)
 					}
 				})
