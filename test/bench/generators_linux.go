@@ -19,6 +19,7 @@ func generate(ctx context.Context, name string, args []string) error {
 	generators := map[string]func(context.Context, []string) error{
 		"khatru": serveKhatru, "publish": publish, "subscribe": subscribe, "serve": serve,
 		"download": download, "upload": upload, "hold": hold, "latency": latency, "page": page, "flood": flood,
+		"sessions": sessions,
 	}
 	g := generators[name]
 	if g == nil {

@@ -3,7 +3,7 @@
 // namespaces as the real processes do, with load generators that are processes
 // of their own; only the first three figures are of the TUN and the netstack
 // alone, the goodput figures of the session over simulated relays, and the relay_
-// figures of a relay on loopback.
+// and sessions_ figures of processes on loopback.
 //
 //	tun_to_stack, stack_to_tun   an app's TCP stream to and from the netstack
 //	new_conns_per_s              small requests, a new connection each, likewise
@@ -18,6 +18,11 @@
 //	hello_flood_ratio            what a client that downloads 4 MiB/s from an exit gets of
 //	                             it while 5,000 HELLOs a second of new keys come to the
 //	                             exit, by what it gets without
+//	sessions_2000_exit_mb        most memory of an exit with 2,000 sessions, three open
+//	                             flows each, from clients in one process
+//	sessions_p50_ms              a small request in one of them, 200 a second over all
+//	sessions_p99_ratio           of that, the 99th percentile by the median; all are
+//	                             answered
 //	idle_rss_mb                  memory of the client, connected and idle
 //	flows_1000_rss_mb            the same with 1,000 open idle TCP flows
 //	flows_1000_exit_rss_mb       the same of the exit
@@ -71,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("binary", "./nws-vpn", "the program to measure")
-	only := flags.String("only", "", "one part: tun, goodput, relay, flood, raw, memory, latency, transfer, spread, page or direct")
+	only := flags.String("only", "", "one part: tun, goodput, relay, flood, sessions, raw, memory, latency, transfer, spread, page or direct")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -53,8 +53,10 @@ func measure(ctx context.Context, binary, only string) (err error) {
 		return measureRelay(ctx, binary)
 	case "flood":
 		return measureFlood(ctx, binary)
+	case "sessions":
+		return measureSessions(ctx, binary)
 	case "":
-		if err := errors.Join(tunbench.Run(ctx, figure), goodput(ctx), measureRelay(ctx, binary), measureFlood(ctx, binary)); err != nil {
+		if err := errors.Join(tunbench.Run(ctx, figure), goodput(ctx), measureRelay(ctx, binary), measureFlood(ctx, binary), measureSessions(ctx, binary)); err != nil {
 			return err
 		}
 	}
