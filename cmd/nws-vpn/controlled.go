@@ -30,8 +30,14 @@ func (c *controlled) Lock() error {
 	if err := c.dirs.remember(record{KillSwitch: lifecycle.Lockdown}); err != nil {
 		return err
 	}
-	c.tell(event{what: lifecycle.Locked})
-	return nil
+	taken := make(chan error, 1)
+	c.tell(event{what: lifecycle.Locked, taken: taken})
+	select {
+	case err := <-taken:
+		return err
+	case <-c.ctx.Done():
+		return errors.New("the tunnel has just ended: run `nws-vpn lockdown` again")
+	}
 }
 
 func (c *controlled) Confirm() error {

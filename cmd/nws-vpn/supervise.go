@@ -139,6 +139,9 @@ type event struct {
 	err    error
 	tunnel *tunnel         // with the first ExitReached
 	stack  *netstack.Stack // with DeviceGone: whose device
+	// taken, if any, gets one word when the machine is in the state that follows,
+	// or could not be put into it. It has room for that.
+	taken chan<- error
 }
 
 // view is what status shows of the state machine.
@@ -246,6 +249,17 @@ func (s *supervisor) take(e event) {
 	}
 	s.show(step, e)
 	s.do(step, e)
+	if e.taken != nil {
+		e.taken <- s.unlessInForce()
+	}
+}
+
+// unlessInForce says that the machine is not as the present state wants it.
+func (s *supervisor) unlessInForce() error {
+	if s.inForce {
+		return nil
+	}
+	return fmt.Errorf("the machine cannot be changed now, and it is tried again: %w", s.machine.Cause())
 }
 
 // isOld reports whether e is about a device that has been replaced.

@@ -37,19 +37,52 @@ func (m *stubbornMachine) DNSManager() string      { return "" }
 func (m *stubbornMachine) Notes() []string         { return nil }
 func (m *stubbornMachine) Close() error            { return nil }
 
-// A machine that cannot be closed at first is closed later, and then the exit is
-// looked for, once at a time.
-func TestLookingForTheExitAfterTheMachineCouldNotBeClosed(t *testing.T) {
-	cfg := config.Default()
-	machine := &stubbornMachine{failures: 2} // the attempt, and what is put in its place
+func testSupervisor(t *testing.T, machine *stubbornMachine) *supervisor {
 	s := &supervisor{
-		cfg: cfg, dirs: stateDirs{t.TempDir()}, log: slog.New(slog.DiscardHandler), out: io.Discard,
+		cfg: config.Default(), dirs: stateDirs{t.TempDir()}, log: slog.New(slog.DiscardHandler), out: io.Discard,
 		platform: machine, persist: true, events: make(chan event, 16), wake: make(chan struct{}, 1),
 		machine: lifecycle.New(lifecycle.On, platform.Config{Device: "nws0"}, lifecycle.Options{Persist: true}),
 	}
 	s.ctx, s.stop = context.WithCancel(t.Context())
+	t.Cleanup(func() { s.stop(); s.stopKeeping(); s.tasks.Wait() })
+	return s
+}
+
+// Who asks for lockdown hears that the machine is closed when it is, and not
+// before.
+func TestLockdownIsInForceWhenItIsSaidSo(t *testing.T) {
+	machine := new(stubbornMachine)
+	s := testSupervisor(t, machine)
+	s.dialing = true // nobody asks for the exit
+	s.take(event{what: lifecycle.UpRequested})
+	c := controlled{supervisor: s}
+	said := make(chan error)
+	lock := func() { said <- c.Lock() }
+	go lock()
+	s.take(<-s.events)
+	if err := <-said; err != nil || !machine.now.Hold {
+		t.Errorf("locked: %v, with %+v", err, machine.now)
+	}
+	s.policy, machine.failures = platform.Config{}, 2
+	go lock()
+	s.take(<-s.events)
+	if err := <-said; err == nil {
+		t.Error("a machine that could not be closed is said to be")
+	}
+	s.over = true
+	s.stop()
+	go lock()
+	if err := <-said; err == nil {
+		t.Error("a machine that is being opened is said to be closed")
+	}
+}
+
+// A machine that cannot be closed at first is closed later, and then the exit is
+// looked for, once at a time.
+func TestLookingForTheExitAfterTheMachineCouldNotBeClosed(t *testing.T) {
+	machine := &stubbornMachine{failures: 2} // the attempt, and what is put in its place
+	s := testSupervisor(t, machine)
 	s.stop() // so that attempts end at once
-	defer func() { s.stopKeeping(); s.tasks.Wait() }()
 	s.take(event{what: lifecycle.UpRequested})
 	if s.machine.State() != lifecycle.Blocked || s.attempts != 0 {
 		t.Fatalf("%v after %d attempts to connect, want it blocked before the first", s.machine.State(), s.attempts)
