@@ -120,8 +120,14 @@ func (c *Conn) authenticate(ctx context.Context, challenge string, sign Signer) 
 	}
 	select {
 	case err := <-verdict:
+		if ended := c.Err(); err != nil && ended != nil {
+			return ended
+		}
 		return err
 	case <-ctx.Done():
+		if ended := c.Err(); ended != nil {
+			return ended
+		}
 		return fmt.Errorf("relay %s: did not answer our authentication: %w", c.url, ctx.Err())
 	}
 }
