@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -17,7 +18,10 @@ type HubOptions struct {
 	// AuthKey answers relays that ask their clients to authenticate (NIP-42);
 	// without one, a throw-away key does.
 	AuthKey envelope.SecretKey
-	Log     *slog.Logger
+	// AuthRelays are the relays (URLs) that are answered with AuthKey, others with
+	// a throw-away key; nil for all.
+	AuthRelays []string
+	Log        *slog.Logger
 }
 
 // Hub keeps one connection to each relay that is in use, however many links
@@ -31,6 +35,8 @@ type Hub struct {
 	closed bool
 	wg     sync.WaitGroup
 
+	stranger envelope.SecretKey // thrown away with the hub; made when it is first needed
+
 	searches atomic.Uint64 // numbers the subscriptions of Find
 }
 
@@ -40,26 +46,34 @@ func NewHub(opts HubOptions) *Hub {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Hub{opts: opts, posts: make(map[string]*post)}
+	if opts.AuthRelays != nil {
+		h.opts.AuthRelays = append([]string{}, relayURLs(opts.AuthRelays)...)
+	}
 	h.opts.Relay.Log = opts.Log
 	h.opts.Relay.Auth = h.authenticate
 	return h
 }
 
 func (h *Hub) authenticate(_ context.Context, url, challenge string) (event []byte, id [32]byte, err error) {
-	key, err := h.authKey()
+	key, err := h.authKey(url)
 	if err != nil {
 		return nil, id, err
 	}
 	return signChallenge(key, url, challenge)
 }
 
-func (h *Hub) authKey() (key envelope.SecretKey, err error) {
+// authKey is who we are to a relay.
+func (h *Hub) authKey(url string) (key envelope.SecretKey, err error) {
+	known := h.opts.AuthRelays == nil || slices.Contains(h.opts.AuthRelays, url)
+	if known && !h.opts.AuthKey.IsZero() {
+		return h.opts.AuthKey, nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.opts.AuthKey.IsZero() {
-		h.opts.AuthKey, err = envelope.GenerateSecretKey()
+	if h.stranger.IsZero() {
+		h.stranger, err = envelope.GenerateSecretKey()
 	}
-	return h.opts.AuthKey, err
+	return h.stranger, err
 }
 
 // NetworkChanged makes sure that every relay connection still works, and dials

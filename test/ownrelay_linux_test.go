@@ -43,3 +43,25 @@ func TestRelayWithinTheClient(t *testing.T) {
 	}
 	tun.restored(before)
 }
+
+// TestRelayWithMembers: the client is let in with a key that the relay's operator
+// knows, and not without.
+func TestRelayWithMembers(t *testing.T) {
+	tun := newTunnel(t)
+	const file, config = "/run/relay.key", "/run/nws.toml"
+	member, err := tun.Keygen(tun.ctx, tun.Client, file)
+	must(t, err)
+	tun.startRelay("--member", tun.key, "--member", member)
+	tun.startExit()
+	before := tun.snapshot()
+	res, err := tun.Run(tun.ctx, tun.Client, append(tun.upArgs(), "--state-dir", world.StateDir)...)
+	if err != nil || res.Code == 0 {
+		t.Errorf("a stranger's up ended with code %d, %v: %s", res.Code, err, res.Output)
+	}
+	tun.restored(before)
+	must(t, tun.Client.WriteFile(config, []byte("[up]\nrelay_key_file = \""+file+"\"\n")))
+	up := tun.startUp("--config", config)
+	tun.works(t, "as a member")
+	tun.down()
+	tun.ended(up, true)
+}

@@ -103,6 +103,9 @@ func raiseInto(ctx context.Context, b *box.Box, cfg *config.Config, credentials 
 			t.lower()
 		}
 	}()
+	if t.relayKey, err = relayKey(&cfg.Up); err != nil {
+		return nil, err
+	}
 	book, err := name.NewBook(cfg.Names)
 	if err != nil {
 		return nil, err

@@ -2,11 +2,26 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/platform"
 )
+
+// relayKey is who we are to relays that ask, zero for nobody.
+func relayKey(up *config.Up) (envelope.SecretKey, error) {
+	if up.RelayKeyFile == "" {
+		return envelope.SecretKey{}, nil
+	}
+	key, err := keyfile.Read(up.RelayKeyFile)
+	if err != nil {
+		return key, fmt.Errorf("relay_key_file: %w", err)
+	}
+	return key, nil
+}
 
 // openRelay runs the relay within the client, if there is to be one, and has it
 // used before the others. It outlives every tunnel.
@@ -18,8 +33,10 @@ func (s *supervisor) openRelay() (err error) {
 	if !up.Inbound {
 		return errors.New("relay_listen: nobody would reach the relay on this machine, as connections from outside are refused: set inbound = true, or do without --refuse-inbound")
 	}
-	if s.relayKey, err = envelope.GenerateSecretKey(); err != nil {
-		return err
+	if s.relayKey.IsZero() {
+		if s.relayKey, err = envelope.GenerateSecretKey(); err != nil {
+			return err
+		}
 	}
 	// What is sent has to bypass the tunnel, also without a packet filter.
 	control := platform.Control(up.Mark)

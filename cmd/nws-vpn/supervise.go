@@ -92,6 +92,9 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 	if err != nil && !(errors.Is(err, errNoRelay) && cfg.Up.RelayListen != "") {
 		return nil, err
 	}
+	if s.relayKey, err = relayKey(&cfg.Up); err != nil {
+		return nil, err
+	}
 	options := platform.Options{Log: log}
 	if o.trace {
 		options.Trace = func(change string) { fmt.Fprintln(os.Stderr, "+", change) }

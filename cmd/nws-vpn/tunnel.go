@@ -74,7 +74,7 @@ func (t *tunnel) background(serve func(ctx context.Context) error) (stop func())
 // relays outside the tunnel, and relays are those that the user knows.
 func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, relays []string, cfg *config.Config, log *slog.Logger) error {
 	agent := "nws-vpn " + buildVersion()
-	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: dial}, AuthKey: t.relayKey, Log: log})
+	t.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: dial}, AuthKey: t.relayKey, AuthRelays: relays, Log: log})
 	t.defers(t.hub.Close)
 	opts := nostrlink.LinkOptions{Log: log, Agent: agent, Duplicate: cfg.Up.Duplicate}
 	if cfg.Up.Spread == "stripe" {

@@ -47,6 +47,9 @@ type Up struct {
 	Exit string `toml:"exit"`
 	// Relays are the relays' URLs. Without any, those in Exit count.
 	Relays []string `toml:"relays"`
+	// RelayKeyFile holds the secret key of who is a member of relays that have
+	// members; empty for none. Those of Relays that ask (NIP-42) are told.
+	RelayKeyFile string `toml:"relay_key_file"`
 	// RelayListen is the address for a relay of this machine's own, with the
 	// settings of Relay; empty for none.
 	RelayListen string `toml:"relay_listen"`
