@@ -48,9 +48,10 @@ func runDown(ctx context.Context, out io.Writer, dirs stateDirs, open bool) erro
 	}
 	// The state directory is free once the running tunnel has undone
 	// everything; what a killed one has left is undone here.
-	locked := false
+	locked, leftover := false, false
 	err = whenUnlocked(ctx, func() error {
 		left, closed := dirs.recall()
+		leftover = leftover || closed
 		locked = closed && left.KillSwitch == lifecycle.Lockdown && !open
 		if locked {
 			return stayClosed(dirs)
@@ -66,6 +67,8 @@ func runDown(ctx context.Context, out io.Writer, dirs stateDirs, open bool) erro
 		text = "the machine stays closed (lockdown): `nws-vpn down --unlock` opens it"
 	case running:
 		text = "down"
+	case leftover:
+		text = "not running; what was left of an earlier run is undone, and this machine is open again"
 	}
 	_, err = fmt.Fprintln(out, text)
 	return err

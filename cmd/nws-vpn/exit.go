@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -29,7 +28,8 @@ func exitCommand() *cobra.Command {
 		Short: "Let others reach the internet, or your services, through this machine",
 		Long: `Listens on Nostr relays for entries and dials for them. Needs no root, no
 public address and no open port, and refuses to run as root. Private and other
-special addresses are refused unless allowed; port 25 is closed.
+special addresses are refused unless allowed, and so are the ports that attract
+abuse, mail's 25 among them: "nws-vpn exit policy test" explains what is refused.
 
 SIGHUP, or "nws-vpn exit reload", has it read its configuration file again:
 policy, limits and services change while flows stay. "nws-vpn exit status" shows
@@ -49,7 +49,7 @@ which goes on until its flows have ended.`,
 func (f *exitFlags) add(cmd *cobra.Command) {
 	f.configFlags.add(cmd)
 	to := cmd.Flags()
-	to.StringVar(&f.keyPath, "key", "", "file with the exit's secret key (make one with `nws-vpn keygen FILE`)")
+	to.StringVar(&f.keyPath, "key", "", "file with the exit's secret key (make one with \"nws-vpn keygen\")")
 	to.StringVar(&f.stateDir, "state-dir", "", "directory for the socket and what the exit remembers (default: that of systemd, or the key's file with .state added)")
 	to.StringSliceVar(&f.relays, "relay", nil, "relay URL (ws:// or wss://); may be given more than once")
 	to.StringSliceVar(&f.services, "service", nil, "PORT=HOST:PORT or PORT=unix:/PATH: a service behind the exit's .nostr name; before the target may stand tls: for TLS in front of it, and http://, https:// or proxy:")
@@ -79,11 +79,8 @@ func (f *exitFlags) load() (*config.Config, error) {
 			*flag.into = flag.value
 		}
 	}
-	if err := config.CheckExitMode(e.Mode); err != nil {
-		return nil, fmt.Errorf("--mode: %w", err)
-	}
-	if err := config.CheckMetrics(e.Metrics); err != nil {
-		return nil, fmt.Errorf("--metrics: %w", err)
+	if err := f.check(e); err != nil {
+		return nil, err
 	}
 	if len(f.relays) > 0 {
 		e.Relays = f.relays
@@ -91,7 +88,7 @@ func (f *exitFlags) load() (*config.Config, error) {
 	if err := addServices(e, f.services); err != nil {
 		return nil, err
 	}
-	if e.AllowPrivate, err = parseAll(e.AllowPrivate, f.allowPrivate, netip.ParsePrefix, "--allow-private"); err != nil {
+	if e.AllowPrivate, err = parseAll(e.AllowPrivate, f.allowPrivate, config.ParsePrefix, "--allow-private"); err != nil {
 		return nil, err
 	}
 	if e.Nameservers, err = parseAll(e.Nameservers, f.nameservers, exit.ParseNameserver, "--dns"); err != nil {
@@ -105,6 +102,25 @@ func (f *exitFlags) load() (*config.Config, error) {
 		return nil, errors.New("the exit needs a relay: name one with --relay wss://…, or run one with --relay-listen ADDRESS")
 	}
 	return cfg, nil
+}
+
+// check judges what the flags have put into the configuration, which was checked
+// before.
+func (f *exitFlags) check(e *config.Exit) error {
+	for _, c := range []struct {
+		flag string
+		err  error
+	}{
+		{"--mode", config.CheckExitMode(e.Mode)},
+		{"--metrics", config.CheckMetrics(e.Metrics)},
+		{"--key", config.CheckKeyFile(e.KeyFile)},
+		{"--relay", config.CheckRelays(f.relays)},
+	} {
+		if c.err != nil {
+			return fmt.Errorf("%s: %w", c.flag, c.err)
+		}
+	}
+	return nil
 }
 
 // parseAll appends the parsed values of a flag to those of the configuration.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/exit/admission"
 )
@@ -64,6 +65,10 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 	}
 	r := &exitRun{load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{})}
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
+		return err
+	}
+	// Before the state directory is made: it is named like the key.
+	if _, err := keyfile.Read(cfg.Exit.KeyFile); err != nil {
 		return err
 	}
 	r.state = exitStateDir(&cfg.Exit, os.Getenv)

@@ -156,6 +156,12 @@ func overrideExit(up *config.Up, exit string, relays []string, identity string) 
 	if exit != "" && exit != up.Exit {
 		up.Exit, up.IdentityFile = exit, ""
 	}
+	if err := config.CheckRelays(relays); err != nil {
+		return fmt.Errorf("--relay: %w", err)
+	}
+	if err := config.CheckKeyFile(identity); err != nil {
+		return fmt.Errorf("--identity: %w", err)
+	}
 	if len(relays) > 0 {
 		up.Relays = relays
 	}

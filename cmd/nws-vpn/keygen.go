@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
@@ -20,6 +21,9 @@ public key (npub). An existing file is left alone. The secret key is never
 printed: whoever has the file has the key.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := config.CheckKeyFile(args[0]); err != nil {
+				return err
+			}
 			if _, err := os.Lstat(args[0]); ifMissing && err == nil {
 				key, err := keyfile.Read(args[0])
 				if err == nil {

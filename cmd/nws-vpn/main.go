@@ -46,10 +46,10 @@ func root() *cobra.Command {
 		Long: `nws-vpn carries every program's traffic through Nostr relays to an exit.
 
 Standard output holds the answer, standard error what is worth knowing on the
-way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
+way. Nothing on the machine is changed but by "up" and "lockdown", which "down"
+and "repair" undo, and by "trust".`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.AddCommand(
@@ -58,6 +58,7 @@ way. Nothing on the machine is changed but by "up", and "down" undoes it.`,
 		exitsCommand(), execCommand(), execInsideCommand(), demoCommand(), probeCommand(), versionCommand(),
 		doctorCommand(), leaktestCommand(),
 	)
+	explainUsage(cmd)
 	return cmd
 }
 

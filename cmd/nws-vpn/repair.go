@@ -46,6 +46,10 @@ func runRepair(out io.Writer, dirs stateDirs, crash bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, "nothing of a tunnel is left on this machine")
+	text := "there is nothing to repair: nothing of a tunnel is left on this machine"
+	if closed {
+		text = "repaired: what a tunnel had left is undone, and this machine is open again"
+	}
+	_, err = fmt.Fprintln(out, text)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 	"github.com/nws-vpn/nws-vpn/netstack"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
@@ -168,8 +170,9 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show how the tunnel is doing",
-		Long:  `Shows how a running "nws-vpn up" is doing. Exits with 1 when none is running.`,
-		Args:  cobra.NoArgs,
+		Long: `Shows how a running "nws-vpn up" is doing. Exits with 1 when none is running,
+and says whether the machine is closed all the same.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runStatus(cmd.Context(), cmd.OutOrStdout(), dirs, asJSON)
 		},
@@ -183,6 +186,9 @@ func runStatus(ctx context.Context, out io.Writer, dirs stateDirs, asJSON bool) 
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	raw, err := control.Status(ctx, dirs.run())
+	if errors.Is(err, control.ErrNotRunning) {
+		return sayNotRunning(out, dirs, err, asJSON)
+	}
 	if err != nil {
 		return err
 	}
@@ -195,6 +201,28 @@ func runStatus(ctx context.Context, out io.Writer, dirs stateDirs, asJSON bool) 
 		return fmt.Errorf("status: the running program gave no proper answer: %w", err)
 	}
 	return printStatus(out, &s, time.Now())
+}
+
+// notRunning is what `nws-vpn status --json` prints when there is no tunnel.
+type notRunning struct {
+	Schema  int    `json:"schema"`
+	Version string `json:"version"`
+	State   string `json:"state"`  // disconnected
+	Closed  bool   `json:"closed"` // by a lockdown, or by the kill switch of a tunnel that was killed
+}
+
+func sayNotRunning(out io.Writer, dirs stateDirs, err error, asJSON bool) error {
+	left, closed := dirs.recall()
+	if asJSON {
+		if err := writeJSON(out, notRunning{statusSchema, buildVersion(), lifecycle.Disconnected.String(), closed}); err != nil {
+			return err
+		}
+		return exitStatus(1)
+	}
+	if closed {
+		return fmt.Errorf("%w, and the machine stays closed (kill switch %s): `nws-vpn up` connects it, `nws-vpn down --unlock` opens it", err, left.KillSwitch)
+	}
+	return err
 }
 
 func printStatus(out io.Writer, s *status, now time.Time) error {

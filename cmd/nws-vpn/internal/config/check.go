@@ -37,8 +37,8 @@ func (d *decoder) check(c *Config) {
 		is(err, "names")
 	}
 	is(checkExit(c.Up.Exit, book), "up", "exit")
-	is(checkRelays(c.Up.Relays), "up", "relays")
-	is(checkKeyFile(c.Up.IdentityFile), "up", "identity_file")
+	is(CheckRelays(c.Up.Relays), "up", "relays")
+	is(CheckKeyFile(c.Up.IdentityFile), "up", "identity_file")
 	if c.Up.IdentityFile != "" && (c.Up.Exit == "" || c.Up.Exit == AutoExit) {
 		is(errors.New("name the exit that the identity is for in exit: it is shown to no other"), "up", "identity_file")
 	}
@@ -67,8 +67,8 @@ func (d *decoder) check(c *Config) {
 	for _, p := range c.Up.checkSplit() {
 		is(p.err, "up", p.key)
 	}
-	is(checkKeyFile(c.Exit.KeyFile), "exit", "key_file")
-	is(checkRelays(c.Exit.Relays), "exit", "relays")
+	is(CheckKeyFile(c.Exit.KeyFile), "exit", "key_file")
+	is(CheckRelays(c.Exit.Relays), "exit", "relays")
 	if c.Exit.RelayListen != "" {
 		is(CheckListen(c.Exit.RelayListen), "exit", "relay_listen")
 	}
@@ -100,7 +100,8 @@ func checkExit(s string, book name.Book) error {
 	return err
 }
 
-func checkRelays(relays []string) error {
+// CheckRelays finds what is no URL of a relay.
+func CheckRelays(relays []string) error {
 	for i, relay := range relays {
 		u, err := url.Parse(relay)
 		if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
@@ -200,8 +201,9 @@ func checkTable(n int) error {
 	return nil
 }
 
-// checkKeyFile finds the key itself where its file's path belongs.
-func checkKeyFile(s string) error {
+// CheckKeyFile finds the key itself where its file's path belongs. Its error does
+// not repeat it.
+func CheckKeyFile(s string) error {
 	_, err := hex.DecodeString(s)
 	if secrets.MatchString(s) || err == nil && len(s) == 64 {
 		return errors.New("want the path of a file, not the key itself: put that into a file of mode 0600, and make a new one if others have read this file")

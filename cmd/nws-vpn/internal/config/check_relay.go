@@ -21,7 +21,7 @@ func (d *decoder) checkRelay(r *Relay) {
 	}
 	is(CheckListen(r.Listen), "listen")
 	if r.URL != "" {
-		is(checkRelays([]string{r.URL}), "url")
+		is(CheckRelays([]string{r.URL}), "url")
 	}
 	_, err := relayd.ParseKinds(r.Keep)
 	is(err, "keep")

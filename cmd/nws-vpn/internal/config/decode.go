@@ -99,7 +99,7 @@ func (d *decoder) set(into, value any, key toml.Key) {
 	case *[]exit.Rule:
 		*into, err = asList(value, parsed(exit.ParseRule))
 	case *[]netip.Prefix:
-		*into, err = asList(value, parsed(parsePrefix))
+		*into, err = asList(value, parsed(ParsePrefix))
 	case *[]exit.Nameserver:
 		*into, err = asList(value, parsed(exit.ParseNameserver))
 	case *map[string]string:
@@ -234,7 +234,8 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
+// ParsePrefix reads "IP/bits".
+func ParsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		return p, fmt.Errorf("want a prefix such as 10.1.0.0/16 or fd00:1::/32, not %q", s)

@@ -89,7 +89,7 @@ func (d *decoder) checkExitSection(e *Exit) {
 			is(fmt.Errorf("want a key of its own, and %s is that of another name", n.KeyFile), "names", label, "key_file")
 		}
 		files[n.KeyFile] = true
-		is(checkKeyFile(n.KeyFile), "names", label, "key_file")
-		is(checkRelays(n.Relays), "names", label, "relays")
+		is(CheckKeyFile(n.KeyFile), "names", label, "key_file")
+		is(CheckRelays(n.Relays), "names", label, "relays")
 	}
 }

@@ -156,7 +156,7 @@ func UserIDs(list []string) (ids []uint32, err error) {
 // ParseNetworks reads networks as the file has them, from the command line.
 func ParseNetworks(list []string) (networks []netip.Prefix, err error) {
 	for _, text := range list {
-		p, err := parsePrefix(text)
+		p, err := ParsePrefix(text)
 		if err != nil {
 			return nil, err
 		}

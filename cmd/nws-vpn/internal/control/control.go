@@ -163,13 +163,17 @@ func Status(ctx context.Context, stateDir string) ([]byte, error) {
 }
 
 // Down asks the program of stateDir to end, and to open the machine even in
-// lockdown if unlock is true. It returns once the program has agreed.
+// lockdown if unlock is true. It returns once the program has agreed, or
+// ErrNotRunning if it died meanwhile.
 func Down(ctx context.Context, stateDir string, unlock bool) error {
 	path := "/down"
 	if unlock {
 		path += "?unlock=1"
 	}
 	_, err := Do(ctx, stateDir, http.MethodPost, path)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return ErrNotRunning
+	}
 	return err
 }
 

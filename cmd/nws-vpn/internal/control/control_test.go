@@ -84,3 +84,24 @@ func TestSocketOfADeadProgramIsReplaced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A program that dies with the question unanswered is one that is not running.
+func TestDownOfADyingProgram(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		if conn, err := l.Accept(); err == nil {
+			conn.Close()
+		}
+	}()
+	if err := Down(t.Context(), dir, false); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("down: %v", err)
+	}
+	<-died
+}

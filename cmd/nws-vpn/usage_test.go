@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+)
+
+func TestWrongUsage(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"dwon", "there is no command `nws-vpn dwon`: perhaps `nws-vpn down`"},
+		{"zzzzzzzz", "see `nws-vpn --help`"},
+		{"name decodd", "perhaps `nws-vpn name decode`"},
+		{"trust x", "there is no command `nws-vpn trust x`"},
+		{"exit policy tset a:1", "perhaps `nws-vpn exit policy test`"},
+		{"exit statsu", "perhaps `nws-vpn exit status`"},
+		{"up now", "want `nws-vpn up --exit NPUB --relay URL`: see `nws-vpn up --help`"},
+		{"keygen", "want `nws-vpn keygen FILE`"},
+		{"portal", "want `nws-vpn portal COMMAND [ARG…]`"},
+		{"status --jsno", "unknown flag: --jsno: see `nws-vpn status --help`"},
+	} {
+		cmd, out := root(), new(bytes.Buffer)
+		cmd.SetOut(out)
+		cmd.SetArgs(strings.Fields(test.args))
+		if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("nws-vpn %s: %v, want %q", test.args, err, test.want)
+		}
+		if out.Len() > 0 {
+			t.Errorf("nws-vpn %s: printed %q", test.args, out)
+		}
+	}
+}
+
+// Groups of commands show what they have.
+func TestGroups(t *testing.T) {
+	for _, group := range []string{"", "name", "trust", "exit policy"} {
+		cmd, out := root(), new(bytes.Buffer)
+		cmd.SetOut(out)
+		cmd.SetArgs(strings.Fields(group))
+		if err := cmd.Execute(); err != nil || !strings.Contains(out.String(), "Available Commands:") {
+			t.Errorf("nws-vpn %s: %v, printed %q", group, err, out)
+		}
+	}
+}
+
+// A key where its file's name belongs is not repeated, and no directory is named
+// after it; what is no relay is not waited for.
+func TestExitRefusesWhatIsNoFileAndNoRelay(t *testing.T) {
+	t.Chdir(t.TempDir())
+	key, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		flags exitFlags
+		want  string
+	}{
+		{exitFlags{keyPath: key.NSec(), relays: []string{"ws://127.0.0.1:1"}, allowRoot: true}, "--key: want the path of a file"},
+		{exitFlags{keyPath: "missing.key", relays: []string{"ws://127.0.0.1:1"}, allowRoot: true}, "nws-vpn keygen missing.key"},
+		{exitFlags{keyPath: "exit.key", relays: []string{"ftp://x"}, allowRoot: true}, "--relay: element 1"},
+	} {
+		err := runExit(t.Context(), io.Discard, &test.flags)
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), key.NSec()) {
+			t.Errorf("%v, want %q and no key", err, test.want)
+		}
+	}
+	if made, err := os.ReadDir("."); err != nil || len(made) > 0 {
+		t.Errorf("left %v, %v", made, err)
+	}
+}
