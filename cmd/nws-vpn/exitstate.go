@@ -55,6 +55,8 @@ func openExitState(dir string) error {
 		return fmt.Errorf("the exit's state directory: %w", err)
 	case !info.IsDir():
 		return fmt.Errorf("the exit's state directory: %s is none: name another one with --state-dir", dir)
+	case isForeign(info):
+		return fmt.Errorf("the exit's state directory: %s belongs to another user, who could put something into it: name another one with --state-dir", dir)
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("the exit's state directory: others can write to %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
 	}

@@ -4,6 +4,9 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,4 +17,10 @@ func noCore() error {
 		return fmt.Errorf("keep the key out of core files: %w", err)
 	}
 	return nil
+}
+
+// isForeign reports whether a file belongs to neither this user nor root.
+func isForeign(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || int(st.Uid) != os.Geteuid() && st.Uid != 0
 }
