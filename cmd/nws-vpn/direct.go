@@ -91,7 +91,7 @@ func exitPaths(ctx context.Context, e *config.Exit, dial dialFunc) (paths nostrl
 	if e.PublicAddress == "" {
 		return paths, stop, nil
 	}
-	if paths.Listener, err = listenPublic(ctx, e.PublicAddress, nil); err != nil {
+	if paths.Listener, err = listenPublic(ctx, e.PublicAddress, shareAddress); err != nil {
 		return paths, stop, err
 	}
 	ctx, cancel := context.WithCancel(ctx)

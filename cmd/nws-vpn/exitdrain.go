@@ -56,12 +56,13 @@ func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 func (r *exitRun) handOver() error {
 	defer close(r.replaced)
 	r.mu.Lock()
-	if r.endStats != nil {
-		r.endStats()
+	if r.closeMetrics != nil {
+		r.closeMetrics() // its address is free when that returns
 	}
 	r.socket.LetGo()
 	r.mu.Unlock()
 	for _, n := range r.names {
+		n.closePaths() // sessions that came that way go on over relays
 		n.stopTelling(true)
 	}
 	return r.server.HandOverUsage()

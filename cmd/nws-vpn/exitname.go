@@ -27,6 +27,8 @@ type exitName struct {
 	about    *announcer    // or nil: it is not announced
 	ready    chan struct{} // closed when entries can reach it
 
+	closePaths func() // ends what listens at the public address; may be called again
+
 	stop []func(cause error) // of what is told to relays
 	once sync.Once
 }
@@ -88,11 +90,10 @@ func (r *exitRun) listen(ctx context.Context, n *exitName) error {
 		paths.PublicAddress = "" // one address for two names would tell that they are one
 	}
 	var err error
-	var closePaths func()
-	if lo.Direct, closePaths, err = exitPaths(ctx, &paths, r.server.DialBack); err != nil {
+	if lo.Direct, n.closePaths, err = exitPaths(ctx, &paths, r.server.DialBack); err != nil {
 		return err
 	}
-	r.closing(closePaths)
+	r.closing(n.closePaths)
 	isReady := sync.OnceFunc(func() { close(n.ready) })
 	lo.Ready = func(relay string) {
 		fmt.Fprintln(r.out, n.line("ready on "+relay))

@@ -44,11 +44,11 @@ type exitRun struct {
 	replaced  chan struct{}
 	replacing sync.Once
 
-	mu       sync.Mutex // guards what follows
-	cfg      *config.Config
-	socket   *control.Server
-	draining drain
-	endStats context.CancelFunc
+	mu           sync.Mutex // guards what follows
+	cfg          *config.Config
+	socket       *control.Server
+	draining     drain
+	closeMetrics func()
 }
 
 // runExit runs an exit until ctx ends or it has been drained.
@@ -261,7 +261,7 @@ func (r *exitRun) openDoors(ctx context.Context, beside *sync.WaitGroup) error {
 	fmt.Fprintf(r.out, "metrics on %s\n", metrics.Addr())
 	ctx, cancel := context.WithCancel(ctx)
 	r.mu.Lock()
-	r.endStats = cancel
+	r.closeMetrics = func() { cancel(); metrics.Close() }
 	r.mu.Unlock()
 	beside.Go(func() {
 		if err := serveHTTP(ctx, metrics, metricsHandler(r.writeMetrics), nil); err != nil {

@@ -283,7 +283,8 @@ func TestExitStatus(t *testing.T) {
 // TestExitIsReplaced: a new process takes over while a flow goes on in the old
 // one, which ends after it.
 func TestExitIsReplaced(t *testing.T) {
-	e := newTestExit(t, "quota_month = \"1GB\"\n")
+	// What only one process can have is handed over.
+	e := newTestExit(t, fmt.Sprintf("quota_month = \"1GB\"\nmetrics = %q\npublic_address = %q\n", freeAddress(t), freeAddress(t)))
 	old := e.start(e.flags, "ready")
 	to, link := echoServer(t), e.entry(e.key)
 	long := dialFlow(t, link, to)
@@ -318,6 +319,17 @@ func TestExitIsReplaced(t *testing.T) {
 	if s := e.status(); s.Flows.TCP != 2 {
 		t.Errorf("the new process: %+v", s)
 	}
+}
+
+// freeAddress is one on loopback where nothing listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func TestExitDrains(t *testing.T) {
