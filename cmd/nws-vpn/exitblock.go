@@ -109,7 +109,7 @@ stranger, without an identity; admission = "allowlist" or "wot" keeps strangers 
 		},
 	}
 	socket.add(cmd)
-	cmd.Flags().StringVar(&span, "for", "", "how long, such as 12h or 7d (default: until `nws-vpn exit unblock`)")
+	cmd.Flags().StringVar(&span, "for", "", "how long, such as 12h or 7d (default: until \"nws-vpn exit unblock\")")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, which the banned are told")
 	return cmd
 }

@@ -49,7 +49,7 @@ identity that the exit knows from then on, until the invitation is over or revok
 		},
 	}
 	socket.add(cmd)
-	cmd.Flags().StringVar(&o.span, "for", "", "how long the invited are let in, such as 30d (default: until `nws-vpn exit revoke`)")
+	cmd.Flags().StringVar(&o.span, "for", "", "how long the invited are let in, such as 30d (default: until \"nws-vpn exit revoke\")")
 	cmd.Flags().IntVar(&o.uses, "uses", 1, "how many identities it is for")
 	cmd.Flags().StringVar(&o.name, "name", "", "a name to know it by among others, such as that of whom you invite; it is not in the invitation")
 	cmd.Flags().StringVar(&o.as, "as", "", "what the invited shall call this exit, unless they choose another name")

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
@@ -71,4 +74,19 @@ func TestExitRefusesWhatIsNoFileAndNoRelay(t *testing.T) {
 	if made, err := os.ReadDir("."); err != nil || len(made) > 0 {
 		t.Errorf("left %v, %v", made, err)
 	}
+}
+
+// What is between backquotes in a flag's text is taken for its value's name.
+func TestHelpNamesValues(t *testing.T) {
+	misnamed := regexp.MustCompile(`--[a-z-]+ nws-vpn `)
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if m := misnamed.FindString(cmd.Flags().FlagUsages()); m != "" {
+			t.Errorf("%s: %q", cmd.CommandPath(), m)
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root())
 }
