@@ -42,6 +42,7 @@ func (d *decoder) check(c *Config) {
 	if c.Up.IdentityFile != "" && (c.Up.Exit == "" || c.Up.Exit == AutoExit) {
 		is(errors.New("name the exit that the identity is for in exit: it is shown to no other"), "up", "identity_file")
 	}
+	is(CheckKeyFile(c.Up.RelayKeyFile), "up", "relay_key_file")
 	if c.Up.RelayListen != "" {
 		is(CheckListen(c.Up.RelayListen), "up", "relay_listen")
 	}
