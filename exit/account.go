@@ -38,8 +38,11 @@ type account struct {
 	turns   *shareOf      // at accounts.share; nil before it is first asked
 	refused map[Reason]int64
 
+	usage *usage // of days and months: all clients', or of an unknown one its own
+
 	sent, received atomic.Int64 // by and for the client
 	opened         atomic.Int64 // flows
+	queries        atomic.Int64 // of DNS, under way
 	spent          atomic.Int64 // bytes not yet in accounts.used
 }
 
@@ -124,7 +127,7 @@ func (a *accounts) check(c *account) error {
 
 // quota refuses who has used up a day's or a month's bytes.
 func (a *accounts) quota(c *account, now time.Time) error {
-	day, month := a.used.of(c.key, now)
+	day, month := c.usage.of(c.key, now)
 	switch {
 	case a.limits.Day > 0 && day >= a.limits.Day:
 		return refuse(ReasonQuota, "you have used up what this exit gives you for a day: it begins anew at midnight UTC")
@@ -137,7 +140,7 @@ func (a *accounts) quota(c *account, now time.Time) error {
 // settle enters what a client has used since the last time.
 func (a *accounts) settle(c *account, now time.Time) {
 	if n := c.spent.Swap(0); n > 0 && (c.proven || a.limits.Day > 0 || a.limits.Month > 0) {
-		a.used.add(c.key, n, now)
+		c.usage.add(c.key, n, now)
 	}
 }
 
@@ -154,7 +157,11 @@ func (a *accounts) admit(who client) *account {
 		a.gone.received += gone.received.Load()
 		delete(a.known, gone.client)
 	}
-	c := &account{client: who, of: a, since: a.now(), refused: make(map[Reason]int64)}
+	c := &account{client: who, of: a, since: a.now(), refused: make(map[Reason]int64), usage: a.used}
+	if !who.proven {
+		// Keys that are made up at will would fill what is kept.
+		c.usage = newUsage()
+	}
 	c.limit(a.limits)
 	c.place = a.quiet.PushBack(c)
 	a.known[who] = c

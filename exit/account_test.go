@@ -139,6 +139,14 @@ func TestQuota(t *testing.T) {
 	if _, err := a.open(someone(1)); reasonOf(err) != ReasonQuota || !strings.Contains(err.Error(), "midnight") {
 		t.Errorf("a new flow: %v", err)
 	}
+	if unknown := (client{key: [32]byte{9}}); true {
+		if _, err := use(a, unknown); reasonOf(err) != ReasonQuota {
+			t.Errorf("an unknown client has no end: %v", err)
+		}
+		if day, _ := a.used.of(unknown.key, clock.now); day != 0 {
+			t.Error("made-up keys fill what is kept")
+		}
+	}
 	if c, err := a.open(someone(2)); err != nil {
 		t.Errorf("another client: %v", err)
 	} else {

@@ -17,6 +17,9 @@ const (
 	// maxQueries bounds the DNS queries of all flows together, each until its
 	// answer is written. An answer has at most 64 KiB.
 	maxQueries = 1024
+	// maxClientQueries bounds those of one client, so that slow name servers of
+	// his choice do not keep others from asking.
+	maxClientQueries = 256
 	// maxStreamQueries bounds those of one flow; then it is not read on.
 	maxStreamQueries = 64
 	// answerTimeout ends a flow whose other end does not take its answers.
@@ -72,7 +75,7 @@ func (f *dnsFlow) read(ctx context.Context) error {
 			return err
 		}
 		f.server.asked.Add(1)
-		if !q.local && !f.account.mayAsk() {
+		if under := f.account.queries.Add(1); !q.local && (under > maxClientQueries || !f.account.mayAsk()) {
 			f.account.refusedFor(ReasonLimit)
 			q.local, q.rcode = true, dnsmessage.RCodeRefused
 		}
@@ -80,11 +83,13 @@ func (f *dnsFlow) read(ctx context.Context) error {
 			select {
 			case slots <- struct{}{}:
 			case <-ctx.Done():
+				f.account.queries.Add(-1)
 				return ctx.Err()
 			}
 		}
 		f.wait.Go(func() {
 			f.answer(ctx, q)
+			f.account.queries.Add(-1)
 			<-f.server.queries
 			<-f.slots
 		})

@@ -55,7 +55,7 @@ func (a *accounts) report(most int) Report {
 	now := a.now()
 	for _, c := range all[:min(len(all), max(most, 0))] {
 		a.settle(c.account, now)
-		day, month := a.used.of(c.key, now)
+		day, month := c.usage.of(c.key, now)
 		r.Clients = append(r.Clients, ClientReport{
 			Key: c.key, Proven: c.proven, Since: c.since, Flows: c.flows, Opened: c.opened.Load(),
 			Sent: c.sent.Load(), Received: c.received.Load(), Refused: maps.Clone(c.refused), Day: day, Month: month,

@@ -317,6 +317,30 @@ func TestToll(t *testing.T) {
 	}
 }
 
+// Who fills the room slowly pays as well, more the less is left.
+func TestTollOfACrowd(t *testing.T) {
+	full := 0.0
+	tl := &toll{busy: 100, full: func() float64 { return full }}
+	last := -1
+	for _, full = range []float64{0.4, 0.6, 0.8, 0.95} {
+		if w := tl.asked(); w <= last || w > mostWork {
+			t.Errorf("%d bits when %.0f %% is taken", w, 100*full)
+		} else {
+			last = w
+		}
+	}
+	ctx, relay, key := patience(t), startRelay(t), newKey(t)
+	l := listen(t, key, relay, ListenerOptions{MaxSessions: 4}, echo)
+	for range 4 {
+		if err := linkAs(t, key.Public(), relay, LinkOptions{}).Connect(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.toll.asked() < firstWork {
+		t.Errorf("%d bits are asked for when all sessions are taken", l.toll.asked())
+	}
+}
+
 // An entry does the work that an exit under load asks for.
 func TestWorkForAnAnswer(t *testing.T) {
 	ctx, relay, key := patience(t), startRelay(t), newKey(t)

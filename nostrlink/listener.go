@@ -77,8 +77,9 @@ type Listener struct {
 	arriving map[Client]int // sessions that are admitted, and among guests soon
 	flows    map[*nwsFlow]struct{}
 
-	toll     toll
-	draining atomic.Bool
+	toll       toll
+	remembered atomic.Int64 // greetings
+	draining   atomic.Bool
 
 	arrivals *arrivals    // events for the key
 	nws      *compat.Exit // nil if entries must have a session
@@ -114,10 +115,16 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 		slots:    make(chan struct{}, opts.MaxSessions),
 		greeting: make(chan struct{}, maxHandshakes),
 	}
+	l.toll.full = l.full
 	if !opts.SessionOnly {
 		l.nws = l.newNWS()
 	}
 	return l
+}
+
+// full is how much of the room for sessions and remembered greetings is taken.
+func (l *Listener) full() float64 {
+	return max(float64(len(l.slots))/float64(cap(l.slots)), float64(l.remembered.Load())/float64(l.doorman.max))
 }
 
 // maxHandshakes bounds the handshakes under way; further HELLOs are dropped,
@@ -280,10 +287,13 @@ func (l *Listener) admit(hello compat.Incoming) (*admission, *visit, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.doorman.expire(time.Now())
+	l.remembered.Store(int64(len(l.doorman.seen)))
 	if work := l.toll.asked(); envelope.Work(hello.ID) < work {
 		return nil, nil, &refusal{to: read, why: refusedBusy, code: wire.CodeBusy, text: "too many greet me: work for it (NIP-13), or try again later", work: work}
 	}
 	a, fresh, err := l.doorman.admit(read, time.Now())
+	l.remembered.Store(int64(len(l.doorman.seen)))
 	if err != nil {
 		return nil, nil, err
 	}

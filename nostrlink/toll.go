@@ -13,6 +13,9 @@ import (
 type toll struct {
 	busy  int // greetings a second that are no trouble
 	least int // work that is always asked for
+	// full is how much of the room for sessions, and for greetings that are
+	// remembered, is taken: from 0 to 1. nil: none.
+	full func() float64
 
 	mu           sync.Mutex
 	work         int // leading zero bits of the event's id
@@ -38,8 +41,8 @@ const (
 func (t *toll) pass(ev *envelope.Event, now time.Time) bool {
 	t.mu.Lock()
 	t.turn(now)
-	work := max(t.work, t.least)
 	t.mu.Unlock()
+	work := t.asked()
 	// What an id shows is nothing before it is known to be the event's.
 	paid := work == 0 || envelope.Work(ev.ID) >= work && ev.CheckID() == nil
 	t.mu.Lock()
@@ -71,9 +74,27 @@ func (t *toll) turn(now time.Time) {
 	t.since, t.paid, t.turned = now, 0, 0
 }
 
+// crowdWork is asked for when room runs short, however slowly that came about:
+// who wants to take all of it shall pay for it.
+func (t *toll) crowdWork() int {
+	if t.full == nil {
+		return 0
+	}
+	switch full := t.full(); {
+	case full >= 0.9:
+		return mostWork - workStep
+	case full >= 0.75:
+		return firstWork + 2*workStep
+	case full >= 0.5:
+		return firstWork
+	}
+	return 0
+}
+
 // asked is the work that is asked for now.
 func (t *toll) asked() int {
+	crowd := t.crowdWork()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(t.work, t.least)
+	return max(t.work, t.least, crowd)
 }
