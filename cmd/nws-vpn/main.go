@@ -20,7 +20,10 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := root().ExecuteContext(ctx)
+	err := secretInTheOpen(os.Args[1:], os.Environ())
+	if err == nil {
+		err = root().ExecuteContext(ctx)
+	}
 	if err == nil {
 		return
 	}
