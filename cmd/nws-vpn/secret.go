@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-var secretKey = regexp.MustCompile(`nsec1[02-9ac-hj-np-z]{58}`)
+var bareKey = regexp.MustCompile(`nsec1[02-9ac-hj-np-z]{58}`)
 
 // secretInTheOpen refuses a secret key on the command line, which every user of
 // the machine can read while the program runs, and in the environment of what
@@ -25,14 +25,14 @@ func secretInTheOpen(args, environ []string) error {
 		return nil
 	}
 	const remedy = "take it to be known, make a new one with `nws-vpn keygen FILE`, and name the file"
-	if slices.ContainsFunc(args, secretKey.MatchString) {
+	if slices.ContainsFunc(args, bareKey.MatchString) {
 		return fmt.Errorf("a secret key stands on the command line, where every user of this machine can read it: %s", remedy)
 	}
 	if !slices.Contains([]string{"exit", "up", "relay"}, command) {
 		return nil
 	}
 	for _, e := range environ {
-		if name, value, _ := strings.Cut(e, "="); secretKey.MatchString(value) {
+		if name, value, _ := strings.Cut(e, "="); bareKey.MatchString(value) {
 			return fmt.Errorf("a secret key stands in the environment variable %s, which children inherit and dumps hold: %s", oneLine(name), remedy)
 		}
 	}
