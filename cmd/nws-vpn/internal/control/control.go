@@ -171,7 +171,7 @@ func Down(ctx context.Context, stateDir string, unlock bool) error {
 		path += "?unlock=1"
 	}
 	_, err := Do(ctx, stateDir, http.MethodPost, path)
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, errNoAnswer) {
 		return ErrNotRunning
 	}
 	return err
@@ -189,17 +189,37 @@ func Confirm(ctx context.Context, stateDir string) error {
 	return err
 }
 
+// errNoAnswer says that a program died, or closed the connection, before it
+// answered anything. The library has many errors for that.
+var errNoAnswer = errors.New("the program ended before it answered")
+
+// listening notes whether anything was heard.
+type listening struct {
+	net.Conn
+	heard *atomic.Bool
+}
+
+func (l *listening) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if n > 0 {
+		l.heard.Store(true)
+	}
+	return n, err
+}
+
 // maxAnswer bounds what a client reads from the socket.
 const maxAnswer = 16 << 20
 
 // Do sends a request to the program of stateDir and returns its answer. The
 // path may have a query.
 func Do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
+	heard := new(atomic.Bool)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "unix", filepath.Join(stateDir, socketName))
+			conn, err := d.DialContext(ctx, "unix", filepath.Join(stateDir, socketName))
+			return &listening{conn, heard}, err
 		},
 	}}
 	req, err := http.NewRequestWithContext(ctx, method, "http://nws-vpn"+path, nil)
@@ -212,6 +232,8 @@ func Do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
 		return nil, ErrNotRunning
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("control socket in %s: permission denied: run this as the user whose program it is (usually root)", stateDir)
+	case err != nil && ctx.Err() == nil && !heard.Load():
+		return nil, fmt.Errorf("control socket in %s: %w (%w)", stateDir, errNoAnswer, err)
 	case err != nil:
 		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
 	}
