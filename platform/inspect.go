@@ -37,7 +37,9 @@ type RuleState struct {
 	Priority int    `json:"priority"`
 	Ours     bool   `json:"ours"`            // made by a tunnel of this program
 	All      bool   `json:"all"`             // it takes every packet, or every one of a mark
-	Users    bool   `json:"users,omitempty"` // it takes those of some users only
+	Users    bool   `json:"users,omitempty"` // it takes those of some users only, FirstUID to LastUID
+	FirstUID uint32 `json:"first_uid,omitempty"`
+	LastUID  uint32 `json:"last_uid,omitempty"`
 	Mark     uint32 `json:"mark,omitempty"`
 	Mask     uint32 `json:"mask,omitempty"`
 	Table    int    `json:"table,omitempty"`

@@ -95,6 +95,9 @@ func (in *Inspection) readRules(family int) {
 		if n.Mask != nil {
 			r.Mask = *n.Mask
 		}
+		if n.UIDRange != nil {
+			r.FirstUID, r.LastUID = n.UIDRange.Start, n.UIDRange.End
+		}
 		in.Rules = append(in.Rules, r)
 	}
 }

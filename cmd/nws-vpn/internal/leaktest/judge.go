@@ -12,7 +12,7 @@ import (
 
 // Judge makes the report of an observation.
 func Judge(o *Observation) *Report {
-	r := &Report{Schema: Schema, Version: o.Settings.Version, Time: o.Time, Verdict: OK}
+	r := &Report{Schema: Schema, Version: o.Settings.Version, Time: o.Time, Verdict: OK, Listed: o.listed()}
 	r.add(judgeTunnel(o))
 	for _, family := range []int{4, 6} {
 		r.add(judgeRules(o, family))

@@ -217,8 +217,8 @@ func TestPartialTunnel(t *testing.T) {
 		o.Ways[i].Way.Device = "eth0"
 	}
 	seen(KindPlain)(o)
-	if r := Judge(o); r.Verdict != OK {
-		t.Errorf("%+v", r.Lines)
+	if r := Judge(o); r.Verdict != OK || !r.Listed {
+		t.Errorf("%v, %+v", r.Listed, r.Lines)
 	}
 }
 
@@ -235,8 +235,23 @@ func TestTunnelForSomeUsers(t *testing.T) {
 		o.Ways[i].Way.Device = "eth0"
 	}
 	seen(KindPlain)(o)
-	if r := Judge(o); r.Verdict != OK {
-		t.Errorf("%+v", r.Lines)
+	if r := Judge(o); r.Verdict != OK || !r.Listed {
+		t.Errorf("%v, %+v", r.Listed, r.Lines)
+	}
+}
+
+// The user whose forged mark is tried is none whom the rules let out.
+func TestStranger(t *testing.T) {
+	o := guarded()
+	if got := o.stranger(); got != 65534 || Judge(o).Listed {
+		t.Errorf("user %d", got)
+	}
+	o.Settings.UID = 65533
+	o.Net.Rules = append(o.Net.Rules,
+		platform.RuleState{Family: 4, Ours: true, Users: true, FirstUID: 65534, LastUID: 65534},
+		platform.RuleState{Family: 6, Ours: true, Users: true, FirstUID: 65530, LastUID: 65532})
+	if got := o.stranger(); got != 65529 {
+		t.Errorf("user %d", got)
 	}
 }
 

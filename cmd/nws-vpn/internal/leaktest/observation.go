@@ -144,6 +144,26 @@ func (t table) permitted(p netip.Prefix) bool {
 	return partial
 }
 
+// stranger is a user that is neither the tunnel's nor one that its rules are
+// about.
+func (o *Observation) stranger() uint32 {
+	const nobody = 65534
+	uid := uint32(nobody)
+	known := func(r platform.RuleState) bool {
+		return r.Ours && r.Users && r.FirstUID <= uid && uid <= r.LastUID
+	}
+	for uid > 1 && (uid == o.Settings.UID || slices.ContainsFunc(o.Net.Rules, known)) {
+		uid--
+	}
+	return uid
+}
+
+// listed reports whether only what the user has listed is meant for the tunnel.
+func (o *Observation) listed() bool {
+	all4, all6 := netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	return o.ourTable(4).permitted(all4) || o.ourTable(6).permitted(all6)
+}
+
 // filter finds our table of the packet filter, or nil.
 func (o *Observation) filter() *platform.FilterTable {
 	for i, t := range o.Net.Filters {

@@ -50,7 +50,9 @@ type Report struct {
 	Version string    `json:"version"`
 	Time    time.Time `json:"time"`
 	Verdict Verdict   `json:"verdict"`
-	Lines   []Line    `json:"lines"`
+	// Listed is set when only what the user has listed is meant for the tunnel.
+	Listed bool   `json:"listed,omitempty"`
+	Lines  []Line `json:"lines"`
 }
 
 // Code is the exit status of a program that prints the report: 0 when all is
@@ -85,12 +87,19 @@ func (r *Report) Write(w io.Writer) error {
 			fmt.Fprintf(&b, "%-11s  %-22s  → %s\n", "", "", l.Do)
 		}
 	}
+	ok := "Nothing gets past the tunnel."
+	if r.Listed {
+		ok = "Nothing of what is meant for the tunnel gets past it."
+	}
 	b.WriteString("\n" + map[Verdict]string{
-		OK:      "Nothing gets past the tunnel.",
+		OK:      ok,
 		Leak:    "Something gets past the tunnel: see the lines with LEAK.",
 		Weak:    "Nothing was seen to get past the tunnel, but a protection is missing: see the lines with WEAK.",
 		Unknown: "Nothing was found to get past the tunnel, but not everything can be told.",
 	}[r.Verdict] + "\n")
+	if r.Listed {
+		b.WriteString("Only what you have listed goes into the tunnel: all else leaves directly, as you have set.\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

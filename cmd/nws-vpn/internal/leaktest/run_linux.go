@@ -41,7 +41,7 @@ func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation 
 	if err != nil {
 		o.Watch.Problem = err.Error()
 	}
-	r := runner{uid: s.UID, probes: probes}
+	r := runner{uid: s.UID, stranger: o.stranger(), probes: probes}
 	r.send(ctx)
 	if w != nil {
 		if err := w.end(probes); err != nil {
@@ -59,9 +59,10 @@ func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation 
 
 // runner sends probes.
 type runner struct {
-	uid    uint32 // of the tunnel
-	probes []Probe
-	open   []opened
+	uid      uint32 // of the tunnel
+	stranger uint32 // who is nobody to it
+	probes   []Probe
+	open     []opened
 }
 
 // opened is a probe's socket that something may still come to.
@@ -118,7 +119,7 @@ func (r *runner) sendAll() bool {
 		if p.Mark != 0 {
 			uid := int(r.uid) // the one that may
 			if p.Kind == KindMark {
-				uid = stranger(r.uid)
+				uid = int(r.stranger)
 			}
 			if err := become(uid); err != nil {
 				p.Untried = err.Error()
@@ -143,13 +144,4 @@ func become(uid int) error {
 		return errors.New("only root can act as another user")
 	}
 	return nil
-}
-
-// stranger is a user that is not the tunnel's.
-func stranger(uid uint32) int {
-	const nobody = 65534
-	if uid == nobody {
-		return nobody - 1
-	}
-	return nobody
 }
