@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 )
 
@@ -46,19 +48,32 @@ type exitSocket struct {
 	config   configFlags
 	keyPath  string
 	stateDir string
+
+	notes func() io.Writer
+	told  bool // that the configuration cannot be read
 }
 
 func (s *exitSocket) add(cmd *cobra.Command) {
+	s.notes = cmd.ErrOrStderr
 	cmd.Flags().StringVar(&s.config.file, "config", "", "configuration file of the exit")
 	cmd.Flags().StringVar(&s.keyPath, "key", "", "the exit's key file, to find its state directory by")
 	cmd.Flags().StringVar(&s.stateDir, "state-dir", "", "the exit's state directory")
 }
 
-// dir is the state directory of the exit that is meant.
+// dir is the state directory of the exit that is meant. It does without a
+// configuration that cannot be read, unless that is named and nothing else is: a
+// running exit can be asked whatever has become of its file.
 func (s *exitSocket) dir() (string, error) {
 	cfg, err := s.config.load()
 	if err != nil {
-		return "", err
+		if s.config.file != "" && s.stateDir == "" {
+			return "", fmt.Errorf("%w\nnws-vpn: name the exit's state directory with --state-dir to do without the configuration", err)
+		}
+		if !s.told {
+			fmt.Fprintf(s.notes(), "nws-vpn: %v\nnws-vpn: going on without the configuration\n", err)
+			s.told = true
+		}
+		cfg = config.Default()
 	}
 	e := &cfg.Exit
 	if s.keyPath != "" {
