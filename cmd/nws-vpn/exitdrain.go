@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -30,6 +31,10 @@ const (
 func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 	now := time.Now()
 	r.mu.Lock()
+	if successor && r.noSuccessor {
+		r.mu.Unlock()
+		return errors.New("the new process took too long: the old one stays")
+	}
 	first := r.draining.since.IsZero()
 	if first {
 		r.draining.since = now
@@ -59,7 +64,9 @@ func (r *exitRun) handOver() error {
 	if r.closeMetrics != nil {
 		r.closeMetrics() // its address is free when that returns
 	}
-	r.socket.LetGo()
+	if r.socket != nil {
+		r.socket.LetGo()
+	}
 	r.mu.Unlock()
 	for _, n := range r.names {
 		n.closePaths() // sessions that came that way go on over relays

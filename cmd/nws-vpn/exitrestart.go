@@ -43,7 +43,8 @@ func (r *exitRun) restart(ctx context.Context) error {
 	r.log.Info("a new process is to take over", "pid", next.Process.Pid)
 	ended := make(chan error, 1)
 	go func() { ended <- next.Wait() }()
-	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
+	// Whoever asked may go; what was begun is brought to its end.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartTimeout)
 	defer cancel()
 	select {
 	case <-r.replaced:
@@ -53,10 +54,26 @@ func (r *exitRun) restart(ctx context.Context) error {
 	case err := <-ended:
 		return fmt.Errorf("the new process has ended (%v) and this one stays: its log says why", err)
 	case <-ctx.Done():
+		if !r.refuseSuccessors(true) {
+			return nil // it takes over in this moment
+		}
+		defer r.refuseSuccessors(false)
 		_ = next.Process.Kill()
 		<-ended
 		return errors.New("the new process reached no relay in time, and this one stays")
 	}
+}
+
+// refuseSuccessors has no process take over, or any again. It reports false when
+// one is about to.
+func (r *exitRun) refuseSuccessors(refuse bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if refuse && !r.draining.since.IsZero() {
+		return false
+	}
+	r.noSuccessor = refuse
+	return true
 }
 
 func exitRestartCommand() *cobra.Command {

@@ -48,6 +48,7 @@ type exitRun struct {
 	cfg          *config.Config
 	socket       *control.Server
 	draining     drain
+	noSuccessor  bool // none may take over now
 	closeMetrics func()
 }
 

@@ -368,12 +368,16 @@ func TestExitDrains(t *testing.T) {
 	}
 }
 
-// TestExitKeepsQuotas over a restart.
+// TestExitKeepsQuotas over a restart, of those who have proven who they are.
 func TestExitKeepsQuotas(t *testing.T) {
 	e := newTestExit(t, "quota_day = 1000\n")
 	x := e.start(e.flags, "ready")
-	to, link := echoServer(t), e.entry(e.key)
-	echo(t, dialFlow(t, link, to), strings.Repeat("x", 2000))
+	alice, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := echoServer(t)
+	echo(t, dialFlow(t, e.wantIn("alice", showing(&alice, "")), to), strings.Repeat("x", 2000))
 	x.stop()
 	if err := <-x.ended; err != nil {
 		t.Fatal(err)
