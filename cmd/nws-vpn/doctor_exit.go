@@ -105,7 +105,7 @@ func (x *exitExamination) shake(ctx context.Context, exit name.Name, up *config.
 
 func (x *exitExamination) connect(ctx context.Context, exit name.Name, up *config.Up, opts nostrlink.LinkOptions) error {
 	if up.Exit == config.AutoExit {
-		rule, err := trustRule(up)
+		rule, err := autoRule(up)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -100,6 +101,16 @@ func trustRule(up *config.Up) (rule nostrlink.Rule, err error) {
 	}
 	rule.FollowsOf, err = parseAll(rule.FollowsOf, up.TrustFollows, envelope.ParsePublicKey, "trust_follows")
 	return rule, err
+}
+
+var errNoTrust = errors.New(`no exit is chosen, for an exit sees the destinations of your traffic: name one with --exit, or those you trust with trust = ["npub1…"], or whose follows you trust with trust_follows = ["npub1…"], in the section [up] of the configuration`)
+
+// autoRule is trustRule for the choice of an exit, which takes somebody to trust.
+func autoRule(up *config.Up) (nostrlink.Rule, error) {
+	if len(up.Trust)+len(up.TrustFollows) == 0 {
+		return nostrlink.Rule{}, errNoTrust
+	}
+	return trustRule(up)
 }
 
 // exitsSchema is the version of the JSON of exits; see statusSchema.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -86,5 +87,12 @@ func TestExits(t *testing.T) {
 	}
 	if out, err := ran("exits"); err == nil || !strings.Contains(err.Error(), "--relay") {
 		t.Errorf("without a relay: %v: %s", err, out)
+	}
+}
+
+func TestAutoTakesTrust(t *testing.T) {
+	_, err := autoRule(&config.Up{Exit: config.AutoExit})
+	if err == nil || !strings.Contains(err.Error(), "trust =") || !strings.Contains(err.Error(), "trust_follows") || !strings.Contains(err.Error(), "[up]") {
+		t.Error(err)
 	}
 }

@@ -85,7 +85,7 @@ func (t *tunnel) connectTo(ctx context.Context, dial dialFunc, exit name.Name, r
 	t.makePaths(ctx, &opts, &cfg.Up, log)
 	directory := t.hub.NewDirectory(relays, log)
 	if cfg.Up.Exit == config.AutoExit {
-		rule, err := trustRule(&cfg.Up)
+		rule, err := autoRule(&cfg.Up)
 		if err != nil {
 			return err
 		}

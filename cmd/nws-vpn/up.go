@@ -235,7 +235,7 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 // explainChoice lists the exits for a user who has not said whom to trust.
 func explainChoice(ctx context.Context, out io.Writer, cfg *config.Config) error {
 	if err := runExits(ctx, out, os.Stderr, cfg, exitsOptions{timeout: connectTimeout}); err != nil {
-		return err
+		return fmt.Errorf("%w; and those that are announced cannot be listed: %w", errNoTrust, err)
 	}
-	return errors.New(`no exit is chosen, for an exit sees the destinations of your traffic: name one with --exit, or those you trust with trust = ["npub1…"] in the section [up] of the configuration`)
+	return errNoTrust
 }
