@@ -20,6 +20,9 @@ const (
 // execInside is the command that is process 1 inside.
 const execInside = "exec-inside"
 
+// execName is the name of exec itself.
+const execName = "exec"
+
 // failed says why exec itself could not do its work, and ends with a status.
 func failed(status exitStatus, err error) error {
 	fmt.Fprintln(os.Stderr, "nws-vpn:", err)
@@ -40,7 +43,7 @@ type execOptions struct {
 func execCommand() *cobra.Command {
 	var o execOptions
 	cmd := &cobra.Command{
-		Use:   "exec --exit NPUB --relay URL COMMAND [ARG…]",
+		Use:   execName + " --exit NPUB --relay URL COMMAND [ARG…]",
 		Short: "Run one command in the VPN, without root and without a change to this machine",
 		Long: `Runs one command whose only network is the tunnel, and nothing else in it. It
 needs no root and changes nothing on this machine, which makes it the safest way

@@ -21,19 +21,31 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := secretInTheOpen(os.Args[1:], os.Environ())
+	cmd := root()
 	if err == nil {
-		err = root().ExecuteContext(ctx)
+		cmd, err = cmd.ExecuteContextC(ctx)
 	}
 	if err == nil {
 		return
 	}
 	stop()
-	var status exitStatus
-	if errors.As(err, &status) {
-		os.Exit(int(status))
+	status, said := statusOf(cmd, err)
+	if !said {
+		fmt.Fprintln(os.Stderr, "nws-vpn:", err)
 	}
-	fmt.Fprintln(os.Stderr, "nws-vpn:", err)
-	os.Exit(1)
+	os.Exit(int(status))
+}
+
+// statusOf is what the program ends with after an error of a command, and whether
+// all has been said about it.
+func statusOf(cmd *cobra.Command, err error) (status exitStatus, said bool) {
+	switch {
+	case errors.As(err, &status):
+		return status, true
+	case cmd.Name() == execName: // 1 is the command's
+		return statusFailed, false
+	}
+	return 1, false
 }
 
 // exitStatus is an error that ends the program with that status, when all there

@@ -38,6 +38,18 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
+// What is wrong with a call of exec is told from what its command ends with.
+func TestStatusOfWrongUsage(t *testing.T) {
+	for args, want := range map[string]exitStatus{"exec": statusFailed, "exec --exti x true": statusFailed, "status --jsno": 1} {
+		cmd := root()
+		cmd.SetArgs(strings.Fields(args))
+		cmd, err := cmd.ExecuteC()
+		if status, said := statusOf(cmd, err); err == nil || status != want || said {
+			t.Errorf("nws-vpn %s: %v, %v, %v; want %v", args, err, status, said, want)
+		}
+	}
+}
+
 // Groups of commands show what they have.
 func TestGroups(t *testing.T) {
 	for _, group := range []string{"", "name", "trust", "exit policy"} {
