@@ -37,8 +37,8 @@ func TestChooseExit(t *testing.T) {
 		{text: "home.nostr", wantRelays: n.Relays},
 		{text: config.AutoExit, flags: []string{"wss://a"}, wantRelays: []string{"wss://a"}},
 		{text: config.AutoExit, wantErr: "no relay is known"},
-		{text: "away.nostr", flags: []string{"wss://a"}, wantErr: "exit:"},
-		{text: "npub1broken", flags: []string{"wss://a"}, wantErr: "exit:"},
+		{text: "blög.nostr", flags: []string{"wss://a"}, wantErr: "no petname blög in [names]"},
+		{text: "npub1broken", flags: []string{"wss://a"}, wantErr: "not a valid npub (mistyped?)"},
 	} {
 		exit, relays, err := chooseExit(test.text, test.flags, book)
 		switch {

@@ -193,6 +193,9 @@ func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []
 		if n, err = name.Parse(text); err != nil {
 			var inBook error
 			if n, inBook = book.Lookup(text); inBook != nil {
+				if name.Under(text) {
+					err = inBook
+				}
 				return n, nil, fmt.Errorf("exit: %w", err)
 			}
 		}

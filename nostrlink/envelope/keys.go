@@ -144,7 +144,7 @@ func ParsePublicKey(s string) (PublicKey, error) {
 	if strings.HasPrefix(s, "npub1") {
 		_, v, err := nip19.Decode(s)
 		if err != nil {
-			return pk, fmt.Errorf("envelope: npub: %w", err)
+			return pk, errors.New("envelope: not a valid npub (mistyped?)")
 		}
 		s, _ = v.(string)
 	}

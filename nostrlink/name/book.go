@@ -32,6 +32,9 @@ func NewBook(entries map[string]string) (Book, error) {
 	return b, nil
 }
 
+// keyLabel is how long the label of a key is.
+const keyLabel = 52
+
 // Lookup returns what host names: by its own key, or by a petname. host ends in
 // .nostr; the dot of the root and upper case are fine.
 func (b Book) Lookup(host string) (Name, error) {
@@ -45,6 +48,10 @@ func (b Book) Lookup(host string) (Name, error) {
 	}
 	if n, known := b[label]; known {
 		return n, nil
+	}
+	_, err = Parse(host) // which tells a secret key
+	if len(label) < keyLabel && !strings.HasPrefix(label, "npub1") && !strings.Contains(label, "sec1") {
+		return Name{}, fmt.Errorf("name: no petname %s in [names] of the configuration", strings.ToValidUTF8(label, "?"))
 	}
 	return Name{}, fmt.Errorf("%w; nor is it a petname of the configuration", err)
 }

@@ -181,7 +181,7 @@ func decodeLabel(label string) ([]byte, error) {
 func parseNPub(text string) ([32]byte, error) {
 	prefix, value, err := nip19.Decode(text)
 	if err != nil {
-		return [32]byte{}, fmt.Errorf("name: npub: %w", err)
+		return [32]byte{}, errors.New("name: not a valid npub (mistyped?)")
 	}
 	digits, ok := value.(string)
 	if prefix != "npub" || !ok {
@@ -203,7 +203,7 @@ func parseNPub(text string) ([32]byte, error) {
 func parseNProfile(text string) (Name, error) {
 	prefix, value, err := nip19.Decode(text)
 	if err != nil {
-		return Name{}, fmt.Errorf("name: nprofile: %w", err)
+		return Name{}, errors.New("name: not a valid nprofile (mistyped?)")
 	}
 	profile, ok := value.(nostr.ProfilePointer)
 	if prefix != "nprofile" || !ok {

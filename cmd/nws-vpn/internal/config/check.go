@@ -95,8 +95,12 @@ func checkExit(s string, book name.Book) error {
 		return nil
 	}
 	_, err := name.Parse(s)
-	if _, inBook := book.Lookup(s); inBook == nil {
+	_, inBook := book.Lookup(s)
+	switch {
+	case inBook == nil:
 		return nil
+	case name.Under(s):
+		return inBook
 	}
 	return err
 }
