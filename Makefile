@@ -12,7 +12,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 
 # How long each fuzz target runs, and how long the tests of one package may.
 FUZZTIME ?= 3s
-TIMEOUT  ?= 8m
+TIMEOUT  ?= 20m
 
 # systemd looks for units there for the prefixes /usr and /usr/local.
 UNITDIR ?= $(PREFIX)/lib/systemd/system
