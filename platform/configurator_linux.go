@@ -200,7 +200,11 @@ func (c *configurator) set(cfg Config) error {
 	}
 	if manager, why := f.dnsManager(cfg, c.applied); manager+why != c.names {
 		c.names = manager + why
-		c.log.Info("who is told of the tunnel's name servers", "manager", manager, "why", why)
+		tell := c.log.Info
+		if cfg.Device == "" { // there is no tunnel yet
+			tell = c.log.Debug
+		}
+		tell("who is told of the tunnel's name servers", "manager", manager, "why", why)
 	}
 	told := c.notes
 	c.notes, c.failed, c.needDNS = notes, make(map[string]bool), cfg.DNSNeeded

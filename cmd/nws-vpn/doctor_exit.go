@@ -161,7 +161,10 @@ func (x *exitExamination) resolve(ctx context.Context, target string) (string, e
 	}
 	switch answer.RCode {
 	case dnsmessage.RCodeSuccess:
-		return fmt.Sprintf("%s: %d answers", host, len(answer.Answers)), nil
+		if n := len(answer.Answers); n != 1 {
+			return fmt.Sprintf("%s: %d answers", host, n), nil
+		}
+		return host + ": 1 answer", nil
 	case dnsmessage.RCodeNameError:
 		return host + ": there is no such name, the exit's resolver says", nil
 	}

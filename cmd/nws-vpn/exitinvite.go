@@ -96,7 +96,14 @@ func (o *inviteOptions) invite(ctx context.Context, out, notes io.Writer, socket
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(notes, "invitation %s, for %d, good %s\n", made.ID, made.Uses, untilWhen(expires))
+	whom, span := "one identity", "until it is revoked"
+	if made.Uses != 1 {
+		whom = fmt.Sprintf("%d identities", made.Uses)
+	}
+	if !expires.IsZero() {
+		span = untilWhen(expires)
+	}
+	_, err = fmt.Fprintf(notes, "invitation %s, for %s, %s\n", made.ID, whom, span)
 	return err
 }
 

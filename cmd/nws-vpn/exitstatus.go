@@ -182,7 +182,7 @@ func (n *exitName) status() exitNameStatus {
 	for _, c := range n.hub.Relays() {
 		to := exitRelay{URL: c.URL, Connected: c.State == relay.Connected}
 		if c.Err != nil {
-			to.Problem = oneLine(c.Err.Error())
+			to.Problem = oneLine(relayProblem(c.URL, c.Err))
 		}
 		s.Relays = append(s.Relays, to)
 	}
@@ -216,7 +216,7 @@ func exitStatusCommand() *cobra.Command {
 		},
 	}
 	socket.add(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON with a schema number")
 	cmd.Flags().IntVar(&clients, "clients", 20, "how many clients to show, those with the most bytes first")
 	return cmd
 }

@@ -71,12 +71,20 @@ func ails(s nostrlink.LinkStatus) error {
 	case !s.Plain && !slices.ContainsFunc(s.Relays, carries):
 		for _, r := range s.Relays {
 			if r.Err != nil {
-				return fmt.Errorf("relay %s: %w", r.URL, r.Err)
+				return aboutRelay(r.URL, r.Err)
 			}
 		}
 		return errors.New("no relay is connected")
 	}
 	return nil
+}
+
+// aboutRelay is an error of a relay, with its name once.
+func aboutRelay(url string, err error) error {
+	if relayProblem(url, err) != err.Error() {
+		return err
+	}
+	return fmt.Errorf("relay %s: %w", url, err)
 }
 
 // repairs are the last things that other programs have changed and that were

@@ -306,7 +306,7 @@ func relayStatus(r nostrlink.RelayStatus) statusRelay {
 		Limited: r.Pace.Limited, Limit: r.Pace.Rate,
 	}
 	if r.Err != nil {
-		s.Problem = r.Err.Error()
+		s.Problem = relayProblem(r.URL, r.Err)
 	}
 	if r.State == nostrlink.RelayCarrying {
 		s.Role = "standby"
@@ -318,6 +318,11 @@ func relayStatus(r nostrlink.RelayStatus) statusRelay {
 		}
 	}
 	return s
+}
+
+// relayProblem is what is wrong with a relay, for a place that names the relay.
+func relayProblem(url string, err error) string {
+	return strings.TrimPrefix(err.Error(), "relay "+url+": ")
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

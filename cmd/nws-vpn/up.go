@@ -83,6 +83,7 @@ fails later closes the machine until it works again or "nws-vpn down".`,
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().Lookup("verbose").Usage = "log at debug level, and print each change of the machine"
 	dirs.add(cmd)
 	o.add(cmd)
 	return cmd

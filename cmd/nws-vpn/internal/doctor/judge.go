@@ -227,7 +227,7 @@ func judgeRelay(r *Relay, stopped error) []Line {
 			}
 		case r.Steps[i].Err != nil:
 			failed = true
-			l.Verdict, l.Found, l.Do = Failed, r.Steps[i].Err.Error(), relayRemedy(hop, r.Steps[i].Err)
+			l.Verdict, l.Found, l.Do = Failed, strings.TrimPrefix(r.Steps[i].Err.Error(), place+": "), relayRemedy(hop, r.Steps[i].Err)
 		default:
 			l.Verdict, l.Found, l.Millis = OK, r.Steps[i].Found, millis(r.Steps[i].Took)
 		}

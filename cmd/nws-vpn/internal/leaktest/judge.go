@@ -334,11 +334,14 @@ func judgeProbes(o *Observation, kind string) (Line, bool) {
 		l.Verdict, l.Found = Unknown, fmt.Sprintf("%s went somewhere, and nobody watched", list(quiet))
 	default:
 		l.Found = fmt.Sprintf("%d probes, none seen outside", tried)
+		if tried == 1 {
+			l.Found = "1 probe, not seen outside"
+		}
 		if refused > 0 {
-			l.Found += fmt.Sprintf("; %d were refused", refused)
+			l.Found += fmt.Sprintf("; %d refused", refused)
 		}
 		if answered > 0 {
-			l.Found += fmt.Sprintf("; %d were answered", answered)
+			l.Found += fmt.Sprintf("; %d answered", answered)
 		}
 	}
 	return l, true
