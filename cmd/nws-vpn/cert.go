@@ -42,6 +42,9 @@ the name and at your own, verifies it, and prints it in PEM:
 			if err != nil {
 				return err
 			}
+			if err := config.CheckRelays(relays); err != nil {
+				return fmt.Errorf("--relay: %w", err)
+			}
 			if len(relays) > 0 {
 				cfg.Up.Relays = relays
 			}

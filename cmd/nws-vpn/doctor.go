@@ -71,6 +71,9 @@ func runDoctor(ctx context.Context, out io.Writer, file string, dirs stateDirs, 
 	if _, _, err := net.SplitHostPort(opts.target); err != nil {
 		return fmt.Errorf("--target %q: want host:port", opts.target)
 	}
+	if err := config.CheckRelays(opts.relays); err != nil {
+		return fmt.Errorf("--relay: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	e := newExamination(ctx, file, dirs, opts)

@@ -43,6 +43,9 @@ the destinations of your traffic.`,
 			if err != nil {
 				return err
 			}
+			if err := config.CheckRelays(relays); err != nil {
+				return fmt.Errorf("--relay: %w", err)
+			}
 			if len(relays) > 0 {
 				cfg.Up.Relays = relays
 			}

@@ -24,6 +24,9 @@ func TestWrongUsage(t *testing.T) {
 		{"up now", "want `nws-vpn up --exit NPUB --relay URL`: see `nws-vpn up --help`"},
 		{"keygen", "want `nws-vpn keygen FILE`"},
 		{"portal", "want `nws-vpn portal COMMAND [ARG…]`"},
+		{"exits --relay ftp://x", "--relay: element 1"},
+		{"cert x.nostr --relay ftp://x", "--relay: element 1"},
+		{"doctor --relay ftp://x", "--relay: element 1"},
 		{"status --jsno", "unknown flag: --jsno: see `nws-vpn status --help`"},
 	} {
 		cmd, out := root(), new(bytes.Buffer)
