@@ -21,6 +21,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/doctor"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/platform"
 )
@@ -107,6 +108,8 @@ type examination struct {
 	found  doctor.Found
 
 	credentials credentialsFunc
+	relayKey    envelope.SecretKey // who we are to relays that ask, zero: nobody
+	members     []string           // the relays that may know: those that the user has named
 }
 
 // runningTunnel is what of a status matters here. It is decoded by itself, so
@@ -163,6 +166,12 @@ func (e *examination) readConfig() {
 	if err := overrideExit(&e.cfg.Up, e.opts.exit, e.opts.relays, ""); err != nil && s.Err == nil {
 		s.Err = err
 	}
+	var err error
+	// Whoever may not read the key asks as a stranger.
+	if e.relayKey, err = relayKey(&e.cfg.Up); err != nil && s.Err == nil && !errors.Is(err, fs.ErrPermission) {
+		s.Err = err
+	}
+	e.members = append([]string{}, e.cfg.Up.Relays...)
 }
 
 // meetJoined takes up the exits that were joined, once it is known which exit it
@@ -245,6 +254,9 @@ func (e *examination) examineRelays(ctx context.Context, relays []string) {
 		if e.found.Stopped == nil {
 			examining.Go(func() {
 				r := relayExamination{dialer: e.dialer, found: &e.found.Relays[i]}
+				if slices.Contains(e.members, url) {
+					r.key = e.relayKey
+				}
 				r.examine(ctx)
 			})
 		}

@@ -37,7 +37,7 @@ func (e *examination) examineExit(ctx context.Context, exit name.Name) {
 	if len(usable) == 0 {
 		return // the relays' lines say why
 	}
-	x := newExitExamination(ctx, e.dialer, usable)
+	x := e.newExitExamination(ctx, usable)
 	defer x.close()
 	shake := try(ctx, doctor.HopHandshake, connectTimeout, func(ctx context.Context) (string, error) {
 		return x.shake(ctx, exit, &e.cfg.Up, e.credentials)
@@ -72,10 +72,12 @@ type exitExamination struct {
 	running sync.WaitGroup
 }
 
-func newExitExamination(ctx context.Context, dialer *net.Dialer, relays []string) *exitExamination {
+func (e *examination) newExitExamination(ctx context.Context, relays []string) *exitExamination {
 	x := &exitExamination{relays: relays}
 	x.ctx, x.cancel = context.WithCancel(ctx)
-	x.hub = nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: dialer.DialContext}})
+	x.hub = nostrlink.NewHub(nostrlink.HubOptions{
+		Relay: relay.Options{DialContext: e.dialer.DialContext}, AuthKey: e.relayKey, AuthRelays: e.members,
+	})
 	x.directory = x.hub.NewDirectory(relays, nil)
 	return x
 }

@@ -30,6 +30,7 @@ const (
 type relayExamination struct {
 	dialer *net.Dialer
 	found  *doctor.Relay
+	key    envelope.SecretKey // who we are to it, zero: nobody
 
 	url   *url.URL
 	addrs []netip.Addr
@@ -162,8 +163,20 @@ func (r *relayExamination) secure(ctx context.Context) (string, error) {
 }
 
 func (r *relayExamination) websocket(ctx context.Context) (_ string, err error) {
-	r.conn, err = relay.Dial(ctx, r.found.URL, relay.Options{DialContext: r.dial, ReplyTimeout: hopTimeout})
+	opts := relay.Options{DialContext: r.dial, ReplyTimeout: hopTimeout}
+	if !r.key.IsZero() {
+		opts.Auth = r.sign
+	}
+	r.conn, err = relay.Dial(ctx, r.found.URL, opts)
 	return "", err
+}
+
+// sign answers a relay that asks who we are (NIP-42).
+func (r *relayExamination) sign(_ context.Context, url, challenge string) (event []byte, id [32]byte, err error) {
+	const kindAuth = 22242
+	return envelope.Sign(nil, r.key, envelope.Template{
+		Kind: kindAuth, CreatedAt: time.Now(), Tags: [][]string{{"relay", url}, {"challenge", challenge}},
+	})
 }
 
 // ask asks for stored announcements, which is harmless, to see an answer.
