@@ -325,7 +325,7 @@ func TestLeaktestFindsNothing(t *testing.T) {
 		t.Errorf("the judge: %s", found)
 	}
 	for _, check := range []string{"any program", "bound to a device", "own address", "raw packets", "forged mark", "this network", "multicast", "name servers", "resolver"} {
-		if _, found := r.line(check); !strings.Contains(found, "probes") {
+		if _, found := r.line(check); !strings.Contains(found, "probe") {
 			t.Errorf("%s: %q", check, found)
 		}
 	}

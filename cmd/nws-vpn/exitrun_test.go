@@ -24,6 +24,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
+	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
 // testExit is what exits of a test share: a relay, a key and a configuration.
@@ -314,8 +315,17 @@ func TestExitIsReplaced(t *testing.T) {
 	if err := <-old.ended; err != nil {
 		t.Errorf("the old one: %v", err)
 	}
-	// The entry of the old one comes over by itself.
-	echo(t, dialFlow(t, link, to), "again")
+	// The entry of the old one comes over by itself. A flow that it opens in the
+	// moment in which its session ends does not.
+	var again net.Conn
+	for again == nil {
+		var err error
+		if again, err = link.DialContext(t.Context(), "tcp", to); err != nil && wire.CodeOf(err) != wire.CodeGoingAway {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { again.Close() })
+	echo(t, again, "again")
 	if s := e.status(); s.Flows.TCP != 2 {
 		t.Errorf("the new process: %+v", s)
 	}
