@@ -6,20 +6,8 @@ import (
 	"github.com/google/nftables"
 )
 
-// Filters describes the packet filter of the host, a line per table, chain and
-// rule, in the kernel's order.
-func (h *Host) Filters() (lines []string, err error) {
-	err = h.Do(func() error {
-		lines, err = filters()
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("netlab: filters of %s: %w", h.name, err)
-	}
-	return lines, nil
-}
-
-// filters is called inside the host.
+// filters describes the packet filter of a host, a line per table, chain and
+// rule, in the kernel's order. It is called inside the host.
 func filters() (lines []string, err error) {
 	c, err := nftables.New()
 	if err != nil {

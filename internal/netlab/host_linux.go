@@ -25,9 +25,6 @@ type Host struct {
 	closing sync.Once
 }
 
-// Name is the name that the host was made with.
-func (h *Host) Name() string { return h.name }
-
 func newHost(name string) (*Host, error) {
 	h := &Host{name: name, keeper: make(chan func()), stop: make(chan struct{}), ended: make(chan struct{})}
 	ready := make(chan error, 1)

@@ -123,12 +123,6 @@ func (p *Process) Wait(ctx context.Context) error {
 	}
 }
 
-// CPU is the processor time that a finished process used.
-func (p *Process) CPU() time.Duration {
-	<-p.done
-	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
-}
-
 // Output is what the process has printed so far, both streams.
 func (p *Process) Output() string { return p.lines.text() }
 
