@@ -141,10 +141,15 @@ func (b *bundle) track(url string) (*track, error) {
 	return t, nil
 }
 
-// carry puts the session on the relays, and leaves the others. It is called
-// once.
-func (b *bundle) carry(s *session.Session, sec secrets, maxPacket int, relays []string) {
+// take is how the bundle gets its session, which nothing carries yet. It is
+// called once.
+func (b *bundle) take(s *session.Session, sec secrets, maxPacket int) {
 	b.session, b.secrets, b.maxPacket = s, sec, maxPacket
+}
+
+// carry puts the session on the relays, and leaves the others. It is called
+// once, after take.
+func (b *bundle) carry(relays []string) {
 	b.mu.Lock()
 	for url, t := range b.tracks {
 		if slices.Contains(relays, url) {

@@ -307,6 +307,7 @@ func TestDirectIsForThePeerOnly(t *testing.T) {
 			t.Error("a stranger is taken for the exit")
 		}
 	}
+	until(t, "the stranger is counted", func() bool { return p.doors.Stats().Refused > 0 })
 	if n := p.doors.Stats().Refused; n != 1 {
 		t.Errorf("%d strangers were refused", n)
 	}

@@ -59,29 +59,28 @@ type directTrack struct {
 }
 
 // goDirect makes paths without a relay, as opts allow: to the addresses that
-// the peer offers, and from the peer to those that we do. The bundle carries.
+// the peer offers, and from the peer to those that we do. It is called before
+// carry: what the peer hears of the session is its sign to connect, and whoever
+// comes before being expected is a stranger.
 func (b *bundle) goDirect(end direct.End, opts Direct, offers []string) {
 	secret := direct.Secret(b.secrets.key.Derive("direct path"))
-	add := func(address string, problem error, run func(d *directTrack)) {
-		d := &directTrack{bundle: b, address: address, secret: secret, end: end, err: problem}
+	add := func(address string, prepare func(d *directTrack) (run func())) {
+		d := &directTrack{bundle: b, address: address, secret: secret, end: end}
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if !b.closed {
 			b.directs = append(b.directs, d)
-			b.wg.Go(func() { run(d) })
+			b.wg.Go(prepare(d))
 		}
 	}
 	if opts.Dialer != nil {
 		for _, address := range offers {
-			add(address, nil, func(d *directTrack) { d.dial(opts.Dialer) })
+			add(address, func(d *directTrack) func() { return func() { d.dial(opts.Dialer) } })
 		}
 	}
 	if own := opts.offer(); len(own) > 0 {
 		// One connection is enough for all of them.
-		add(own[0], errNotCalled, func(d *directTrack) { d.listen(opts.Listener) })
-	}
-	if end == direct.Entry && len(b.directs) > 0 {
-		b.session.Ping() // the exit dials once it has heard us, and so do we
+		add(own[0], func(d *directTrack) func() { return d.expect(opts.Listener) })
 	}
 }
 
@@ -89,10 +88,10 @@ var errNotCalled = errors.New("the other end has not connected to it: is the por
 
 var errFellSilent = errors.New("the connection has fallen silent")
 
-// listen takes the connections of the peer until the bundle is closed. The
-// newest one counts: the peer makes another one when it has lost the last.
-func (d *directTrack) listen(l *direct.Listener) {
-	ctx := d.bundle.ctx
+// expect returns a function that takes the connections of the peer until the
+// bundle is closed; those that come before it is called wait for it. The newest
+// one counts: the peer makes another one when it has lost the last.
+func (d *directTrack) expect(l *direct.Listener) (run func()) {
 	conns := make(chan *direct.Conn, 1)
 	stop, err := l.Expect(d.secret, d.end, func(c *direct.Conn) {
 		select {
@@ -103,18 +102,27 @@ func (d *directTrack) listen(l *direct.Listener) {
 		conns <- c // only this function fills it, one call at a time
 	})
 	if err != nil {
-		d.note(RelayRetired, err)
-		return
+		d.state, d.err = RelayRetired, err
+		return func() {}
 	}
-	defer func() {
+	d.err = errNotCalled
+	return func() {
+		d.listen(conns)
 		stop()
 		select {
 		case c := <-conns:
 			c.Close()
 		default:
 		}
-	}()
-	var next *direct.Conn
+	}
+}
+
+func (d *directTrack) listen(conns <-chan *direct.Conn) {
+	ctx := d.bundle.ctx
+	var (
+		next *direct.Conn
+		err  error
+	)
 	for {
 		if next == nil {
 			select {

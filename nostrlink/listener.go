@@ -337,8 +337,9 @@ func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia
 	cfg.Spread, cfg.Duplicate = spreadOf(a.hello.Spread), a.hello.Duplicate
 	s := session.New(cfg)
 	v.bundle = newBundle(l.hub, a.local.Public(), l.opts.Log)
-	v.bundle.carry(s, a.secrets, a.hello.MaxPacket, v.relays)
+	v.bundle.take(s, a.secrets, a.hello.MaxPacket)
 	v.bundle.goDirect(direct.Exit, l.opts.Direct, a.hello.Direct)
+	v.bundle.carry(v.relays)
 	ctx, end := context.WithCancelCause(ctx)
 	g := &guest{client: a.client, since: time.Now(), agent: oneLine(a.hello.Agent), s: s, end: end}
 	l.mu.Lock()

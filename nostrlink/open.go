@@ -90,8 +90,12 @@ func (l *Link) take(b *bundle, a *answered) *opened {
 			relays = append(relays, url)
 		}
 	}
-	b.carry(s, a.secrets, a.welcome.MaxPacket, relays)
+	b.take(s, a.secrets, a.welcome.MaxPacket)
 	b.goDirect(direct.Entry, l.opts.Direct, a.welcome.Direct)
+	b.carry(relays)
+	if len(b.directs) > 0 {
+		s.Ping() // the exit dials once it has heard us, and so do we
+	}
 	return &opened{session: s, bundle: b, relay: a.relay, agent: oneLine(a.welcome.Agent)}
 }
 
