@@ -58,6 +58,13 @@ func TestBypass(t *testing.T) {
 	if !strings.Contains(p.Output(), "caught") {
 		t.Errorf("the command did not get the signal: %s", p.Output())
 	}
+	// However late a signal comes, what the command ended with is what counts.
+	p = tun.bypass("sh", "-c", `trap "" INT; echo ready; sleep 0.1; exit 9`)
+	tun.awaitLine(p, "ready")
+	for p.Signal(syscall.SIGINT) == nil {
+		continue // until it is gone
+	}
+	tun.ends(p, 9)
 	// Killed, it takes its command with it.
 	p = tun.bypass("sh", "-c", "echo $$; exec sleep 600")
 	tun.awaitLine(p, "")

@@ -18,8 +18,9 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	// To the last, since a signal that comes late must not change what the program
+	// ends with.
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := secretInTheOpen(os.Args[1:], os.Environ())
 	cmd := root()
 	if err == nil {
@@ -28,7 +29,6 @@ func main() {
 	if err == nil {
 		return
 	}
-	stop()
 	status, said := statusOf(cmd, err)
 	if !said {
 		fmt.Fprintln(os.Stderr, "nws-vpn:", err)

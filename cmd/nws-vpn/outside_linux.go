@@ -81,12 +81,13 @@ func runOutside(ctx context.Context, cfg *config.Config, dirs stateDirs, command
 
 // passSignals hands the signals that a user sends to this process on to a child,
 // unless ctx is what they end. What is typed at the terminal the child, which gets
-// it too, tells apart.
+// it too, tells apart. After stop they end nobody: what is left to do is to end with
+// the child's status.
 func passSignals(ctx context.Context, child *os.Process) (stop func()) {
 	if ctx.Done() != nil {
 		return func() {}
 	}
-	signals := make(chan os.Signal, 16)
+	signals, ended := make(chan os.Signal, 16), make(chan struct{})
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2} {
 		if !signal.Ignored(s) {
 			signal.Notify(signals, s)
@@ -94,13 +95,17 @@ func passSignals(ctx context.Context, child *os.Process) (stop func()) {
 	}
 	var passing sync.WaitGroup
 	passing.Go(func() {
-		for s := range signals {
-			_ = child.Signal(s) // it may be gone
+		for {
+			select {
+			case s := <-signals:
+				_ = child.Signal(s) // it may be gone
+			case <-ended:
+				return
+			}
 		}
 	})
 	return func() {
-		signal.Stop(signals)
-		close(signals)
+		close(ended)
 		passing.Wait()
 	}
 }

@@ -133,8 +133,13 @@ func (p *pipe) send(v any, file *os.File) error {
 func (p *pipe) receive(v any) (*os.File, error) {
 	buf, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
 	n, m, _, _, err := p.conn.ReadMsgUnix(buf, rights)
+	if errors.Is(err, unix.ECONNRESET) {
+		// It has ended with unread messages of ours. Linux says so once, before it
+		// hands out what was sent to us until then.
+		n, m, _, _, err = p.conn.ReadMsgUnix(buf, rights)
+	}
 	switch {
-	case errors.Is(err, unix.ECONNRESET), err == nil && n == 0:
+	case err == nil && n == 0:
 		return nil, io.EOF
 	case err != nil:
 		return nil, err

@@ -86,3 +86,28 @@ func TestInitIsForExecOnly(t *testing.T) {
 		t.Errorf("called by hand: %v", err)
 	}
 }
+
+// What one end has said before it ended is heard, whatever it has not read.
+func TestPipeEndsUnread(t *testing.T) {
+	near, far := testPipes(t)
+	for range 3 {
+		if err := near.send(order{Signal: 2}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for code := range 3 {
+		if err := far.send(report{Ended: true, Code: code}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	far.close()
+	for code := range 3 {
+		var r report
+		if _, err := near.receive(&r); err != nil || !r.Ended || r.Code != code {
+			t.Errorf("message %d: %+v, %v", code, r, err)
+		}
+	}
+	if _, err := near.receive(new(report)); !errors.Is(err, io.EOF) {
+		t.Errorf("the end is %v", err)
+	}
+}

@@ -28,13 +28,14 @@ type forwarder struct {
 	box      *Box
 	terminal *terminal
 	signals  chan os.Signal
+	ended    chan struct{}
 	done     sync.WaitGroup
 	ends     atomic.Bool
 }
 
 // catchSignals keeps signals until start is called.
 func (b *Box) catchSignals(t *terminal) *forwarder {
-	f := &forwarder{box: b, terminal: t, signals: make(chan os.Signal, 16)}
+	f := &forwarder{box: b, terminal: t, signals: make(chan os.Signal, 16), ended: make(chan struct{})}
 	if list := notified(); len(list) > 0 { // none would be all
 		signal.Notify(f.signals, list...)
 	}
@@ -43,8 +44,13 @@ func (b *Box) catchSignals(t *terminal) *forwarder {
 
 func (f *forwarder) start() {
 	f.done.Go(func() {
-		for s := range f.signals {
-			f.take(s.(syscall.Signal))
+		for {
+			select {
+			case s := <-f.signals:
+				f.take(s.(syscall.Signal))
+			case <-f.ended:
+				return
+			}
 		}
 	})
 }
@@ -64,8 +70,10 @@ func (f *forwarder) take(s syscall.Signal) {
 	_ = f.box.pipe.send(order{Signal: int(s)}, nil) // if it fails, there is nobody left
 }
 
+// stop leaves the signals caught: one that comes late, since the terminal sent it
+// to all of us or a user was impatient, must not end this process in the command's
+// stead.
 func (f *forwarder) stop() {
-	signal.Stop(f.signals)
-	close(f.signals)
+	close(f.ended)
 	f.done.Wait()
 }

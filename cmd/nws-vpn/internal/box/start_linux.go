@@ -136,9 +136,9 @@ func (b *Box) Notes() []string { return b.notes }
 
 // Run starts the command and waits until the last process of the box has ended.
 // onLeft is called, if so, when the command itself has ended and others have not.
-// It passes on the signals that a user sends to this process. The code is the
-// command's own, or 128 and the number of the signal that ended it. The error is
-// a *StartError, or ErrKilled.
+// It passes on the signals that a user sends to this process; from then on, none of
+// them ends it. The code is the command's own, or 128 and the number of the signal
+// that ended it. The error is a *StartError, or ErrKilled.
 func (b *Box) Run(onLeft func()) (code int, err error) {
 	terminal := openTerminal()
 	defer terminal.restore()
