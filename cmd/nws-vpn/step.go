@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
+	"github.com/nws-vpn/nws-vpn/platform"
+)
+
+// take lets the state machine decide and does what it says.
+func (s *supervisor) take(e event) {
+	if s.over || s.isOld(e) {
+		return
+	}
+	s.dialing = s.dialing && e.tunnel == nil && e.what != lifecycle.ConnectFailed
+	if e.tunnel != nil {
+		s.mu.Lock()
+		s.tunnel = e.tunnel
+		s.mu.Unlock()
+		s.tasks.Go(func() { s.watchLink(e.tunnel) })
+	}
+	step := s.machine.On(e.what, e.err)
+	for step.Task != lifecycle.End {
+		err := s.apply(step.Policy)
+		if err == nil {
+			break
+		}
+		s.log.Error("the machine cannot be put into the state that is wanted", "state", step.State, "err", err)
+		if step.State == lifecycle.Blocked {
+			break // what was in force before is; it is tried again
+		}
+		e.err = err
+		step = s.machine.On(lifecycle.Failed, err)
+	}
+	s.show(step, e)
+	s.do(step, e)
+	if e.taken != nil {
+		e.taken <- s.unlessInForce()
+	}
+}
+
+// unlessInForce says that the machine is not as the present state wants it.
+func (s *supervisor) unlessInForce() error {
+	if s.inForce {
+		return nil
+	}
+	return fmt.Errorf("the machine cannot be changed now, and it is tried again: %w", s.machine.Cause())
+}
+
+// isOld reports whether e is about a device that has been replaced.
+func (s *supervisor) isOld(e event) bool {
+	return e.stack != nil && (s.tunnel == nil || s.tunnel.stack != e.stack)
+}
+
+// apply puts the machine into the state of a policy and keeps it there.
+func (s *supervisor) apply(policy platform.Config) error {
+	if s.inForce && reflect.DeepEqual(policy, s.policy) {
+		return nil
+	}
+	s.stopKeeping()
+	err := s.platform.Set(policy)
+	s.policy, s.inForce = policy, err == nil
+	s.startKeeping()
+	return err
+}
+
+// do begins the task of a step. Tasks end in events.
+func (s *supervisor) do(step lifecycle.Step, e event) {
+	switch step.Task {
+	case lifecycle.Connect:
+		if s.tunnel == nil && !s.dialing { // else its link redials by itself
+			s.connect()
+		}
+	case lifecycle.OpenDevice:
+		// A device that somebody keeps removing is made at the pace of retries.
+		if time.Since(s.opened) >= minPause {
+			s.openDevice()
+		}
+	case lifecycle.End:
+		s.finish(step.Policy, e)
+	}
+}
+
+// hangUp takes SIGHUP: to begin anew, with what is in the configuration and in
+// the program's file now; the machine is closed meanwhile. A terminal that is
+// gone says the same, for nobody has asked to open the machine.
+func (s *supervisor) hangUp() {
+	s.reload = true
+	s.log.Info("beginning anew")
+	s.take(event{what: lifecycle.DownRequested})
+}
+
+// finish ends everything and leaves the machine with the policy.
+func (s *supervisor) finish(policy platform.Config, e event) {
+	s.over = true
+	if s.reload {
+		s.service.notify("RELOADING=1")
+	} else {
+		s.service.notify("STOPPING=1")
+	}
+	s.stop()
+	s.stopKeeping()
+	s.tasks.Wait()
+	for len(s.events) > 0 {
+		if late := <-s.events; late.tunnel != nil {
+			late.tunnel.lower()
+		}
+	}
+	if e.what == lifecycle.DeviceGone {
+		e.err = lifecycle.ErrDeviceGone
+	}
+	errs := []error{e.err}
+	if s.tunnel != nil {
+		errs = append(errs, s.tunnel.lower())
+	}
+	s.closeRelay()
+	if s.reload {
+		// As after a kill: what is in force closes the machine, and the next
+		// process takes it over.
+		errs = append(errs, s.rollback.leave())
+		s.why = errors.Join(errs...)
+		return
+	}
+	err := s.platform.Set(policy)
+	errs = append(errs, err, s.platform.Close())
+	if s.rollback != nil {
+		_ = s.rollback.dismiss() // it may have been confirmed
+	}
+	switch {
+	case policy.Hold:
+		s.why = errors.Join(append(errs, s.dirs.remember(record{KillSwitch: s.machine.KillSwitch()}))...)
+		if s.why != nil {
+			s.why = fmt.Errorf("%w: the machine stays closed: `nws-vpn down --unlock` opens it", s.why)
+		}
+	case err == nil:
+		errs = append(errs, s.dirs.forget())
+		fallthrough
+	default:
+		s.why = errors.Join(errs...)
+	}
+}
