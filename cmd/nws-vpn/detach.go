@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,11 +23,7 @@ const logName = "up.log"
 // detach starts this command again in a session of its own, with its log in
 // the state directory, and returns once the child is usable or has failed.
 func detach(stateDir string) error {
-	if err := os.MkdirAll(stateDir, 0o700); err != nil {
-		return err
-	}
-	logPath := filepath.Join(stateDir, logName)
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := openLog(stateDir)
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
@@ -60,7 +57,24 @@ func detach(stateDir string) error {
 		return errors.New(line)
 	}
 	cmd.Wait()
-	return fmt.Errorf("the background process ended without a word (%v): see %s", err, logPath)
+	return fmt.Errorf("the background process ended without a word (%v): see %s", err, log.Name())
+}
+
+// openLog opens the log for appending, in a state directory that only we can put
+// something into: else root would write where somebody's link leads.
+func openLog(stateDir string) (*os.File, error) {
+	if err := openOwnDir(stateDir); err != nil {
+		return nil, fmt.Errorf("the state directory: %w", err)
+	}
+	path := filepath.Join(stateDir, logName)
+	switch info, err := os.Lstat(path); { // nobody else can change what it is meanwhile
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular(), isForeign(info):
+		return nil, fmt.Errorf("%s is not a file of ours: look who has made it, and remove it", path)
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
 // isDetached reports whether this process is the child of --detach.

@@ -46,19 +46,32 @@ func findExitState(e *config.Exit, getenv func(string) string) string {
 // openExitState makes the state directory, and refuses one that others could
 // have put something into.
 func openExitState(dir string) error {
+	if err := openOwnDir(dir); err != nil {
+		return fmt.Errorf("the exit's state directory: %w", err)
+	}
+	return nil
+}
+
+// openOwnDir makes a state directory, and refuses one that others could have put
+// something into, or whose name is a link of theirs.
+func openOwnDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("the exit's state directory: %w: name another one with --state-dir", err)
+		return fmt.Errorf("%w: name another one with --state-dir", err)
+	}
+	link, err := os.Lstat(dir)
+	if err != nil {
+		return err
 	}
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
-		return fmt.Errorf("the exit's state directory: %w", err)
+		return err
 	case !info.IsDir():
-		return fmt.Errorf("the exit's state directory: %s is none: name another one with --state-dir", dir)
-	case isForeign(info):
-		return fmt.Errorf("the exit's state directory: %s belongs to another user, who could put something into it: name another one with --state-dir", dir)
+		return fmt.Errorf("%s is none: name another one with --state-dir", dir)
+	case isForeign(info), isForeign(link):
+		return fmt.Errorf("%s belongs to another user, who could put something into it: name another one with --state-dir", dir)
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("the exit's state directory: others can write to %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
+		return fmt.Errorf("others can write to %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
 	}
 	return nil
 }
