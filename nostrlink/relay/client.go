@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -72,6 +73,7 @@ type Client struct {
 	turn   chan struct{} // held by who is subscribing
 	repair chan struct{} // a wanted subscription may not be in force
 	gate   *gate
+	outage outage // of the goroutine that runs Serve
 
 	mu     sync.Mutex
 	status Status
@@ -149,7 +151,7 @@ func (c *Client) Serve(ctx context.Context) error {
 			c.opts.Log.Info("relay fell silent: the next connection has small segments, for a network that loses large ones", "relay", c.url, "err", err)
 			sleep(attempt, backoff)
 		} else if attempt.Err() == nil {
-			c.opts.Log.Info("relay not connected", "relay", c.url, "err", err)
+			c.logLost(ctx, lived, err)
 			c.setState(Waiting, nil, err)
 			sleep(attempt, backoff)
 			backoff = min(2*backoff, c.opts.MaxBackoff)
@@ -158,6 +160,15 @@ func (c *Client) Serve(ctx context.Context) error {
 	}
 	c.setState(Stopped, nil, nil)
 	return ctx.Err()
+}
+
+// logLost logs why there is no connection, at debug level what was said already.
+func (c *Client) logLost(ctx context.Context, lived time.Duration, err error) {
+	level := slog.LevelDebug
+	if c.outage.lost(time.Now(), lived, err) {
+		level = slog.LevelInfo
+	}
+	c.opts.Log.Log(ctx, level, "relay not connected", "relay", c.url, "err", err, "attempts", c.Status().Attempts+1)
 }
 
 // becomesCautious has the next connections have small segments, after err has
@@ -208,7 +219,9 @@ func (c *Client) once(ctx context.Context) (lived time.Duration, err error) {
 	if err := c.resubscribe(ctx, conn); err != nil {
 		return 0, err
 	}
-	c.opts.Log.Info("relay connected", "relay", c.url)
+	if c.outage.connected() {
+		c.opts.Log.Info("relay connected", "relay", c.url)
+	}
 	begun := time.Now()
 	err = c.stay(ctx, conn)
 	c.setState(Connecting, nil, err)
@@ -217,10 +230,16 @@ func (c *Client) once(ctx context.Context) (lived time.Duration, err error) {
 
 // stay returns when the connection has ended or is to end, and why.
 func (c *Client) stay(ctx context.Context, conn *Conn) error {
+	lasting := time.NewTimer(stableAfter)
+	defer lasting.Stop()
 	for {
 		select {
 		case <-conn.Done():
 			return conn.Err()
+		case <-lasting.C:
+			if c.outage.lasted() {
+				c.opts.Log.Info("relay connected", "relay", c.url)
+			}
 		case <-ctx.Done():
 			err := context.Cause(ctx)
 			if errors.Is(err, errRedial) {
