@@ -116,6 +116,7 @@ type Question struct {
 	Device string     // the sender's socket is bound to, or ""
 	In     string     // the device that a forwarded packet came in by, or ""
 	Mark   uint32
+	User   *uint32 // the sender's, nil for that of this process
 }
 
 // Way is the kernel's answer: a device, or "" when it refuses the packet.

@@ -171,7 +171,7 @@ func journaled(stateDir string) []change {
 
 // Ask returns the way that a packet would take. It needs no permission.
 func Ask(q Question) (Way, error) {
-	opts := &netlink.RouteGetOptions{Oif: q.Device, Iif: q.In, Mark: q.Mark}
+	opts := &netlink.RouteGetOptions{Oif: q.Device, Iif: q.In, Mark: q.Mark, UID: q.User}
 	if q.From.IsValid() {
 		opts.SrcAddr = q.From.AsSlice()
 	}

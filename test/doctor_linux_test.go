@@ -385,6 +385,34 @@ func TestLeaktestWithLAN(t *testing.T) {
 	}
 }
 
+// Where root is let out, who runs the leak test with it, the tunnel is as tight for
+// others, and what is not tight is found.
+func TestLeaktestOfAnExcludedUser(t *testing.T) {
+	for _, c := range []struct{ name, killSwitch, verdict, bound string }{
+		{"with the filter", "on", "ok", "ok"},
+		{"without it", "off", "LEAK", "LEAK"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tun := newTunnel(t)
+			tun.startRelay()
+			tun.startExit()
+			tun.startUp("--exclude-user", "root", "--kill-switch", c.killSwitch)
+			r := tun.leaktest()
+			if r.Verdict != c.verdict {
+				t.Errorf("verdict %s:\n%v", r.Verdict, r)
+			}
+			for check, want := range map[string]string{
+				"user": "ok", "any program": "ok", "ways IPv4": "ok", "ways IPv6": "ok", "resolver": "ok", "judge": "ok",
+				"bound to a device": c.bound, "own address": "ok", "this network": "ok",
+			} {
+				if verdict, found := r.line(check); verdict != want {
+					t.Errorf("%s: %s %s, want %s", check, verdict, found, want)
+				}
+			}
+		})
+	}
+}
+
 // Without the kill switch, programs that choose their own way get past: the
 // leak test does not gloss over it.
 func TestLeaktestWithoutKillSwitch(t *testing.T) {

@@ -14,6 +14,9 @@ import (
 func Judge(o *Observation) *Report {
 	r := &Report{Schema: Schema, Version: o.Settings.Version, Time: o.Time, Verdict: OK, Listed: o.listed()}
 	r.add(judgeTunnel(o))
+	if o.As != o.Self {
+		r.add(Line{Check: "user", Verdict: OK, Found: fmt.Sprintf("user %d, who runs this, stays outside the tunnel, as you have set: another one's packets are tried, %d's", o.Self, o.As)})
+	}
 	for _, family := range []int{4, 6} {
 		r.add(judgeRules(o, family))
 		r.add(judgeRoutes(o, family))

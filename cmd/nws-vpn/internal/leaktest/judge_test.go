@@ -255,6 +255,47 @@ func TestStranger(t *testing.T) {
 	}
 }
 
+// Whoever is let out does not tell whether the tunnel is tight: another one's
+// packets do, and the report says so.
+func TestUserWhoIsLetOut(t *testing.T) {
+	letOut := func(first, last uint32) platform.RuleState {
+		return platform.RuleState{Family: 4, Priority: 5615, Ours: true, Users: true, FirstUID: first, LastUID: last, Table: mainTable}
+	}
+	foreign, refused, into := letOut(0, 0), letOut(0, 0), letOut(0, 0)
+	foreign.Ours, refused.Table, into.Table = false, 0, 77
+	for _, c := range []struct {
+		name       string
+		rules      []platform.RuleState
+		self, want uint32
+	}{
+		{"nobody is", nil, 0, 0},
+		{"root", []platform.RuleState{letOut(0, 0)}, 0, 65534},
+		{"another one", []platform.RuleState{letOut(1000, 1000)}, 0, 0},
+		{"a plain user", []platform.RuleState{letOut(1000, 1000)}, 1000, 65534},
+		{"root and nobody", []platform.RuleState{letOut(0, 0), letOut(65534, 65534)}, 0, 65533},
+		{"by another program", []platform.RuleState{foreign}, 0, 0},
+		{"refused", []platform.RuleState{refused}, 0, 0},
+		{"into the tunnel", []platform.RuleState{into}, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := guarded()
+			o.Net.Rules = append(o.Net.Rules, c.rules...)
+			o.Self = c.self
+			o.As = o.tested()
+			if o.As != c.want {
+				t.Errorf("user %d is tested, want %d", o.As, c.want)
+			}
+			says := false
+			for _, l := range Judge(o).Lines {
+				says = says || l.Check == "user" && strings.Contains(l.Found, "outside the tunnel")
+			}
+			if says != (c.self != c.want) {
+				t.Errorf("the report tells of it: %v", says)
+			}
+		})
+	}
+}
+
 func TestCodes(t *testing.T) {
 	for v, want := range map[Verdict]int{OK: 0, Leak: 1, Weak: 1, Unknown: 2} {
 		r := Report{Verdict: v}

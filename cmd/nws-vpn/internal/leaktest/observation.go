@@ -27,6 +27,9 @@ type Observation struct {
 	Settings Settings
 	Time     time.Time
 	Net      *platform.Inspection
+	// Self is the user who runs this, As the one whose packets are asked about and
+	// tried.
+	Self, As uint32
 	Ways     []Asked
 	Watch    Watch
 	Probes   []Probe
@@ -156,6 +159,17 @@ func (o *Observation) stranger() uint32 {
 		uid--
 	}
 	return uid
+}
+
+// tested is the user whose packets tell whether the tunnel is tight: the one who
+// runs this, or a stranger when the tunnel's rules let that one out.
+func (o *Observation) tested() uint32 {
+	for _, r := range o.Net.Rules {
+		if r.Ours && r.Users && r.Table == mainTable && r.FirstUID <= o.Self && o.Self <= r.LastUID {
+			return o.stranger()
+		}
+	}
+	return o.Self
 }
 
 // listed reports whether only what the user has listed is meant for the tunnel.

@@ -26,9 +26,13 @@ const (
 // most, and changes nothing.
 func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation {
 	links := uplinks(in, s.Device)
-	o := &Observation{Settings: s, Time: time.Now(), Net: in, Ways: planQuestions(in, links)}
+	o := &Observation{Settings: s, Time: time.Now(), Net: in, Self: uint32(os.Geteuid()), Ways: planQuestions(in, links)}
+	o.As = o.tested()
 	for i := range o.Ways {
 		a := &o.Ways[i]
+		if !a.Forwarded {
+			a.User = &o.As
+		}
 		var err error
 		if a.Way, err = platform.Ask(a.Question); err != nil {
 			a.Problem = err.Error()
@@ -41,7 +45,7 @@ func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation 
 	if err != nil {
 		o.Watch.Problem = err.Error()
 	}
-	r := runner{uid: s.UID, stranger: o.stranger(), probes: probes}
+	r := runner{self: o.Self, as: o.As, uid: s.UID, stranger: o.stranger(), probes: probes}
 	r.send(ctx)
 	if w != nil {
 		if err := w.end(probes); err != nil {
@@ -59,6 +63,7 @@ func Run(ctx context.Context, s Settings, in *platform.Inspection) *Observation 
 
 // runner sends probes.
 type runner struct {
+	self, as uint32 // see Observation
 	uid      uint32 // of the tunnel
 	stranger uint32 // who is nobody to it
 	probes   []Probe
@@ -104,9 +109,39 @@ func (r *runner) send(ctx context.Context) {
 
 // lookUp asks whatever resolves names on this machine.
 func (r *runner) lookUp(ctx context.Context, p *Probe) {
-	_, err := net.DefaultResolver.LookupHost(ctx, string(p.token)+".example")
+	resolver, failed := net.DefaultResolver, make(chan error, 1)
+	if r.as != r.self {
+		resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return r.dial(ctx, network, address, failed)
+		}}
+	}
+	_, err := resolver.LookupHost(ctx, string(p.token)+".example")
 	var dns *net.DNSError
 	p.Answered = err == nil || errors.As(err, &dns) && dns.IsNotFound
+	select {
+	case err := <-failed:
+		p.Untried = err.Error()
+	default:
+	}
+}
+
+// dial makes a connection whose socket is that of the user to be tested. When
+// there cannot be one, failed is told why, if it has room.
+func (r *runner) dial(ctx context.Context, network, address string, failed chan<- error) (net.Conn, error) {
+	runtime.LockOSThread()
+	if err := become(r.as); err != nil {
+		runtime.UnlockOSThread()
+		select {
+		case failed <- err:
+		default:
+		}
+		return nil, err
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if become(r.self) == nil {
+		runtime.UnlockOSThread() // else the thread ends with this goroutine
+	}
+	return conn, err
 }
 
 // sendAll reports whether the thread is as it was.
@@ -116,18 +151,19 @@ func (r *runner) sendAll() bool {
 		if p.Kind == KindResolver {
 			continue
 		}
-		if p.Mark != 0 {
-			uid := int(r.uid) // the one that may
-			if p.Kind == KindMark {
-				uid = int(r.stranger)
-			}
-			if err := become(uid); err != nil {
-				p.Untried = err.Error()
-				continue
-			}
+		uid := r.as
+		switch {
+		case p.Kind == KindMark:
+			uid = r.stranger
+		case p.Mark != 0:
+			uid = r.uid // the one that may
+		}
+		if err := become(uid); err != nil {
+			p.Untried = err.Error()
+			continue
 		}
 		r.sendOne(p)
-		if p.Mark != 0 && become(os.Geteuid()) != nil {
+		if become(r.self) != nil {
 			return false
 		}
 	}
@@ -136,11 +172,11 @@ func (r *runner) sendAll() bool {
 
 // become makes this thread's sockets those of a user. It keeps the capabilities
 // that probes need: this is a program that has them, and is not the tunnel.
-func become(uid int) error {
-	if _, err := unix.SetfsuidRetUid(uid); err != nil {
+func become(uid uint32) error {
+	if _, err := unix.SetfsuidRetUid(int(uid)); err != nil {
 		return err
 	}
-	if now, _ := unix.SetfsuidRetUid(-1); now != uid {
+	if now, _ := unix.SetfsuidRetUid(-1); uint32(now) != uid {
 		return errors.New("only root can act as another user")
 	}
 	return nil
