@@ -7,6 +7,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
@@ -33,11 +34,8 @@ func (a *author) event(m *wire.Message) (*envelope.Event, []byte) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return &ev, raw
+	ev := envelopetest.Parse(a.t, raw)
+	return ev, raw
 }
 
 // TestAFloodInAPeersName ends none of its streams: only a message that is the

@@ -16,6 +16,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
@@ -78,15 +79,6 @@ func patience(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-func newKey(t *testing.T) envelope.SecretKey {
-	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 // echoed sends size bytes through a connection and compares what comes back.
@@ -159,7 +151,7 @@ func TestAttackingRelayBesideAGoodOne(t *testing.T) {
 // uses both at once.
 func transferUnderAttack(t *testing.T, counted func(session.Rejected) uint64, relays ...string) {
 	t.Helper()
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	listener, _ := serveExit(t, key, echo, relays...)
 	var tasks sync.WaitGroup
 	for range 2 {

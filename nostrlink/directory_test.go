@@ -14,6 +14,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 )
@@ -64,10 +65,7 @@ func looked(t *testing.T, d *Directory, rule Rule, exits int) *Found {
 // tell publishes an event on a relay.
 func tell(t *testing.T, relay string, author envelope.SecretKey, kind int, at time.Time, tags ...[]string) {
 	t.Helper()
-	raw, id, err := envelope.Sign(nil, author, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags})
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw, id := envelopetest.Sign(t, author, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags})
 	hub := NewHub(HubOptions{})
 	defer hub.Close()
 	if err := hub.Publish(patience(t), []string{relay}, raw, id); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 )
@@ -18,12 +19,9 @@ func TestPublishAndFind(t *testing.T) {
 	url, gone := startRelays(t)
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
 	defer hub.Close()
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	sign := func(kind int) ([]byte, [32]byte) {
-		event, id, err := envelope.Sign(nil, key, envelope.Template{Kind: kind, CreatedAt: time.Now(), Tags: [][]string{{"d", "x"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		event, id := envelopetest.Sign(t, key, envelope.Template{Kind: kind, CreatedAt: time.Now(), Tags: [][]string{{"d", "x"}}})
 		return event, id
 	}
 	event, id := sign(envelope.KindCertificate)
@@ -44,7 +42,7 @@ func TestPublishAndFind(t *testing.T) {
 	if n, err := find(key.Public(), url, gone, url+"/"); n != 1 || err != nil {
 		t.Errorf("found %d events, %v", n, err)
 	}
-	if n, err := find(newKey(t).Public(), url); n != 0 || err != nil {
+	if n, err := find(envelopetest.NewKey(t).Public(), url); n != 0 || err != nil {
 		t.Errorf("of a stranger: found %d events, %v", n, err)
 	}
 	for _, relays := range [][]string{{gone}, {"http://x"}, nil} {
@@ -83,11 +81,8 @@ func TestReconnectionsEnd(t *testing.T) {
 	url, _ := startRelays(t)
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
 	defer hub.Close()
-	key := newKey(t)
-	event, id, err := envelope.Sign(nil, key, envelope.Template{Kind: envelope.KindCertificate, CreatedAt: time.Now(), Tags: [][]string{{"d", "x"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
+	event, id := envelopetest.Sign(t, key, envelope.Template{Kind: envelope.KindCertificate, CreatedAt: time.Now(), Tags: [][]string{{"d", "x"}}})
 	ctx, cancel := context.WithCancel(patience(t))
 	ended := make(chan struct{})
 	go func() {

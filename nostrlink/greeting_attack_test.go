@@ -14,6 +14,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
@@ -36,7 +37,7 @@ type guest struct {
 // greets runs f with a guest of a new exit.
 func greets(t *testing.T, f func(t *testing.T, g *guest)) {
 	synctest.Test(t, func(t *testing.T) {
-		key := newKey(t)
+		key := envelopetest.NewKey(t)
 		r := relaytest.New(t, relaytest.Options{InMemory: true})
 		opts := nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}
 		l, stop := replica(t, opts, key, 1)
@@ -49,7 +50,7 @@ func greets(t *testing.T, f func(t *testing.T, g *guest)) {
 
 func newGuest(t *testing.T, exit envelope.PublicKey, r *relaytest.Relay) *guest {
 	t.Helper()
-	g := &guest{t: t, key: newKey(t), exit: exit, relay: r}
+	g := &guest{t: t, key: envelopetest.NewKey(t), exit: exit, relay: r}
 	var err error
 	if g.conv, err = envelope.Conversation(g.key, exit); err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ func (g *guest) said() string {
 func (g *guest) hello(change func(*wire.Hello)) []byte {
 	g.t.Helper()
 	h := &wire.Hello{
-		Versions: []int{wire.Version}, Time: time.Now().Unix(), SessionKey: wire.PublicKey(newKey(g.t).Public()),
+		Versions: []int{wire.Version}, Time: time.Now().Unix(), SessionKey: wire.PublicKey(envelopetest.NewKey(g.t).Public()),
 		MaxPacket: envelope.MaxPlaintext, Window: session.DefaultWindow, StreamWindow: session.DefaultStreamWindow,
 	}
 	rand.Read(h.Nonce[:])
@@ -163,14 +164,11 @@ func TestGreetings(t *testing.T) {
 			return raw
 		}, "", nostrlink.ListenerStats{Forged: 1}},
 		{"for another exit", func(g *guest) []byte {
-			other := newGuest(g.t, newKey(g.t).Public(), g.relay)
+			other := newGuest(g.t, envelopetest.NewKey(g.t).Public(), g.relay)
 			raw := other.hello(proper)
-			raw, _, err := envelope.Sign(nil, g.key, envelope.Template{
+			raw, _ = envelopetest.Sign(g.t, g.key, envelope.Template{
 				Kind: envelope.KindNWS, CreatedAt: time.Now(), Content: content(g.t, raw), Tags: [][]string{{"p", g.exit.Hex()}},
 			})
-			if err != nil {
-				g.t.Fatal(err)
-			}
 			return raw
 		}, "", nostrlink.ListenerStats{Malformed: 1}},
 		{"no HELLO", func(g *guest) []byte { return g.sealed([]byte(`{"type":"DATA","key":"k","data":"AAAA"}`)) }, "", nostrlink.ListenerStats{NWS: compat.Stats{Malformed: 1}}},
@@ -194,10 +192,7 @@ func TestGreetings(t *testing.T) {
 
 func content(t *testing.T, raw []byte) []byte {
 	t.Helper()
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ev := envelopetest.Parse(t, raw)
 	return bytes.Clone(ev.Content)
 }
 
@@ -253,7 +248,7 @@ func TestReplayedGreetings(t *testing.T) {
 // exit, and repeats the exit's answers to others. The entries get their
 // sessions with the exit all the same.
 func TestForgedAnswers(t *testing.T) {
-	key, own := newKey(t), newKey(t)
+	key, own := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	exit := key.Public()
 	r := relaytest.New(t, relaytest.Options{})
 	var old []relaytest.Passing

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -90,10 +91,7 @@ func TestIdentityThatIsNotProven(t *testing.T) {
 		return text
 	}
 	sign := func(kind int, tags [][]string) string {
-		raw, _, err := envelope.Sign(nil, alice, envelope.Template{Kind: kind, CreatedAt: noon, Tags: tags})
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw, _ := envelopetest.Sign(t, alice, envelope.Template{Kind: kind, CreatedAt: noon, Tags: tags})
 		return string(raw)
 	}
 	good := proof(g, alice)
@@ -249,11 +247,8 @@ func TestToll(t *testing.T) {
 	key := newKey(t)
 	now := noon
 	event := func() *envelope.Event {
-		raw, _, err := envelope.Sign(nil, key, envelope.Template{Kind: 1, CreatedAt: now, Content: []byte(now.String())})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return parse(t, raw)
+		raw, _ := envelopetest.Sign(t, key, envelope.Template{Kind: 1, CreatedAt: now, Content: []byte(now.String())})
+		return envelopetest.Parse(t, raw)
 	}
 	lazy := event()
 	for envelope.Work(lazy.ID) >= 8 {

@@ -10,19 +10,13 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
 var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-func newKey(t *testing.T) envelope.SecretKey {
-	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
+func newKey(t *testing.T) envelope.SecretKey { return envelopetest.NewKey(t) }
 
 // hello returns a greeting for exit and the HELLO it sends at now.
 func hello(t *testing.T, exit envelope.PublicKey, now time.Time) (*greeting, *envelope.Event) {
@@ -40,16 +34,7 @@ func helloAgain(t *testing.T, g *greeting, now time.Time) *envelope.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, raw)
-}
-
-func parse(t *testing.T, raw []byte) *envelope.Event {
-	t.Helper()
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ev
+	return envelopetest.Parse(t, raw)
 }
 
 // receive is what a Listener does with a HELLO.
@@ -74,7 +59,7 @@ func welcomed(t *testing.T, d *doorman, a *admission, now time.Time) *envelope.E
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, raw)
+	return envelopetest.Parse(t, raw)
 }
 
 func TestBothEndsDeriveTheSameSession(t *testing.T) {
@@ -103,11 +88,11 @@ func TestBothEndsDeriveTheSameSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := envelope.Open(nil, parse(t, raw).Content, a.helloKey)
+	plain, err := envelope.Open(nil, envelopetest.Parse(t, raw).Content, a.helloKey)
 	if err == nil {
 		t.Errorf("the hello key opens the session's packets: %q", plain)
 	}
-	if plain, err = envelope.Open(nil, parse(t, raw).Content, a.key); err != nil || !bytes.Equal(plain, []byte("packet")) {
+	if plain, err = envelope.Open(nil, envelopetest.Parse(t, raw).Content, a.key); err != nil || !bytes.Equal(plain, []byte("packet")) {
 		t.Errorf("opened %q, %v", plain, err)
 	}
 	if ev.PubKey == a.peer || a.peer == exit.Public() {
@@ -219,7 +204,7 @@ func sealed(t *testing.T, g *greeting, plain []byte) *envelope.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, raw)
+	return envelopetest.Parse(t, raw)
 }
 
 // sealedHello is g's HELLO with a change.
@@ -253,7 +238,7 @@ func TestRefusalReachesTheEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = g.answer(parse(t, raw))
+	_, _, err = g.answer(envelopetest.Parse(t, raw))
 	refused, ok := errorAs[*RefusedError](err)
 	if !ok || wire.CodeOf(refused) != wire.CodeBusy {
 		t.Errorf("the entry sees %v, want a refusal with code %v", err, wire.CodeBusy)
@@ -281,11 +266,11 @@ func TestAnswersThatAreNotOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claimed := parse(t, forged)
+	claimed := envelopetest.Parse(t, forged)
 	claimed.PubKey = exit.Public()
 	for name, ev := range map[string]*envelope.Event{
 		"for another greeting":           welcomed(t, d, b, noon),
-		"from a stranger":                parse(t, forged),
+		"from a stranger":                envelopetest.Parse(t, forged),
 		"from a stranger, as if from us": claimed,
 		"our own HELLO, reflected":       ev,
 	} {

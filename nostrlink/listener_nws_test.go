@@ -12,6 +12,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
@@ -129,13 +130,10 @@ func TestSessionOnly(t *testing.T) {
 func TestArrivalsAreBounded(t *testing.T) {
 	key, from := newKey(t), newKey(t)
 	l := NewHub(HubOptions{}).NewListener(key, []string{"ws://relay.example"}, ListenerOptions{Busy: 1 << 20})
-	raw, _, err := envelope.Sign(nil, from, envelope.Template{
+	raw, _ := envelopetest.Sign(t, from, envelope.Template{
 		Kind: envelope.KindNWS, CreatedAt: time.Now(), Tags: [][]string{{"p", key.Public().Hex()}}, Content: bytes.Repeat([]byte("x"), 60_000),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ev := parse(t, raw)
+	ev := envelopetest.Parse(t, raw)
 	n := 0
 	for ; l.Stats().Busy == 0; n++ {
 		l.arrived(nil, ev, raw)

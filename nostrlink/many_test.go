@@ -18,6 +18,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
@@ -31,7 +32,7 @@ func TestTenThousandFlows(t *testing.T) {
 	server := relayd.New(relayd.Options{})
 	web := httptest.NewServer(server)
 	defer func() { server.Close(); web.Close() }()
-	url, key := strings.Replace(web.URL, "http", "ws", 1), newKey(t)
+	url, key := strings.Replace(web.URL, "http", "ws", 1), envelopetest.NewKey(t)
 	var handlers atomic.Int64
 	serveExit(t, key, func(ctx context.Context, req nostrlink.Request) {
 		handlers.Add(1)
@@ -128,7 +129,7 @@ func TestSeveralExitsOfOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := relayd.New(relayd.Options{})
 		opts := memory(t, server)
-		key := newKey(t)
+		key := envelopetest.NewKey(t)
 		var listeners [3]*nostrlink.Listener
 		var stops [3]func()
 		for i := range listeners {

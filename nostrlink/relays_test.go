@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 )
@@ -38,7 +39,7 @@ func inUse(l *nostrlink.Link, url string) func() bool {
 }
 
 func TestASessionUsesTheRelaysOfBothEnds(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	_, urls := relays(t, 4) // 0 of the exit only, 3 of the entry only
 	serveExit(t, key, echo, urls[0], urls[1], urls[2])
 	link, _ := serveLink(t, key.Public(), urls[3], urls[2]+"/", strings.ToUpper(urls[1][:2])+urls[1][2:])
@@ -58,7 +59,7 @@ func TestASessionUsesTheRelaysOfBothEnds(t *testing.T) {
 
 // A flow outlives each of its relays, as long as there is another.
 func TestRelaysThatComeAndGo(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	all, urls := relays(t, 2)
 	serveExit(t, key, echo, urls...)
 	link, _ := serveLink(t, key.Public(), urls...)
@@ -86,7 +87,7 @@ func TestRelaysThatComeAndGo(t *testing.T) {
 func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 	for _, reason := range []string{"blocked: go away", "restricted: members only", "invalid: no such kind", "auth-required: who are you", "pow: work harder"} {
 		t.Run(reason, func(t *testing.T) {
-			key := newKey(t)
+			key := envelopetest.NewKey(t)
 			all, urls := relays(t, 2)
 			serveExit(t, key, echo, urls...)
 			link, _ := serveLinkWith(t, nostrlink.LinkOptions{Duplicate: true}, key.Public(), urls...)
@@ -122,7 +123,7 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 
 // leak check 29: a relay that limits the rate
 func TestARelaysRateLimitIsKept(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{PerSecond: 40}})
 	serveExit(t, key, echo, r.URL())
 	link, _ := serveLink(t, key.Public(), r.URL())
@@ -146,7 +147,7 @@ func TestARelaysRateLimitIsKept(t *testing.T) {
 }
 
 func TestARelaysSizeLimitIsKept(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	server := relayd.New(relayd.Options{Limits: relayd.Limits{MaxEvent: 16384, MaxMessage: 20000}})
 	web := httptest.NewServer(server)
 	t.Cleanup(func() { server.Close(); web.Close() })
@@ -167,7 +168,7 @@ func TestARelaysSizeLimitIsKept(t *testing.T) {
 }
 
 func TestARelayThatWantsToKnowUs(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{Auth: true}})
 	serveExit(t, key, echo, r.URL())
 	link, _ := serveLink(t, key.Public(), r.URL())
@@ -184,7 +185,7 @@ func TestARelayThatWantsToKnowUs(t *testing.T) {
 // An exit that is killed says no goodbye. Its flows must not hang once it is
 // back, and while it is away the session waits for it.
 func TestAnExitThatIsKilledAndComesBack(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	_, urls := relays(t, 1)
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
 	ready := make(chan string, 1)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 )
@@ -57,7 +58,7 @@ func TestExitThatVanishes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := relaytest.New(t, relaytest.Options{InMemory: true, Behaviour: relaytest.Behaviour{Attack: attack}})
-				key := newKey(t)
+				key := envelopetest.NewKey(t)
 				vanishing := &plug{dial: r.DialContext}
 				_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: vanishing.DialContext}}, key, 1)
 				defer stop()

@@ -7,7 +7,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/exit"
-	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 func TestOpenPorts(t *testing.T) {
@@ -36,10 +36,7 @@ func TestOpenPorts(t *testing.T) {
 }
 
 func TestWhatCannotBeAnnounced(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	for _, e := range []config.Exit{
 		{Contact: strings.Repeat("x", 1000)}, {Contact: "two\nlines"}, {Instance: strings.Repeat("x", 1000)},
 	} {

@@ -17,6 +17,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/nostrlink/cert"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
@@ -44,10 +45,7 @@ func liar(t *testing.T, events ...[]byte) (url string) {
 // site is a key, its certificate, and the event about it made at now.
 func site(t *testing.T, now time.Time) (envelope.SecretKey, *cert.Keeper, []byte) {
 	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	keeper, err := cert.OpenKeeper(filepath.Join(t.TempDir(), "cert"), key.Public(), nil, now)
 	if err != nil {
 		t.Fatal(err)

@@ -20,13 +20,11 @@ import (
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/nostrlink/cert"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 func TestOpenCertificate(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	e := &config.ExitName{
 		KeyFile:  filepath.Join(t.TempDir(), "key"),
 		Relays:   []string{"ws://10.0.0.1:7777", "wss://relay.example"},
@@ -56,10 +54,7 @@ func TestOpenCertificate(t *testing.T) {
 
 // What is published verifies, and holds no private key.
 func TestCertificatePublisher(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	path := filepath.Join(t.TempDir(), "cert")
 	keeper, err := cert.OpenKeeper(path, key.Public(), nil, time.Now())
 	if err != nil {
@@ -76,11 +71,7 @@ func TestCertificatePublisher(t *testing.T) {
 		return nil
 	}
 	p.serve(ctx)
-	ev, err := envelope.ParseEvent(published)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := cert.Verify(&ev, key.Public(), time.Now())
+	a, err := cert.Verify(envelopetest.Parse(t, published), key.Public(), time.Now())
 	if err != nil || !a.Certificate.Equal(keeper.Certificate()) {
 		t.Errorf("published %v, %v", a, err)
 	}

@@ -8,15 +8,13 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/doctor"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 )
 
 // A relay with members is asked by its member.
 func TestDoctorIsAMember(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	server := relayd.New(relayd.Options{Members: []envelope.PublicKey{key.Public()}})
 	web := httptest.NewServer(server)
 	defer web.Close()

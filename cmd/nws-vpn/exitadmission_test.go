@@ -14,6 +14,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // operator runs a command of the exit's operator and returns what it says.
@@ -121,7 +122,7 @@ func TestInvitedAndBanned(t *testing.T) {
 	e := newTestExit(t, "admission = \"allowlist\"\n")
 	e.start(e.flags, "ready")
 	server := echoServer(t)
-	stranger := secretKey(t)
+	stranger := envelopetest.NewKey(t)
 	e.wantOut("a stranger", nil, "ask its operator for an invitation")
 	e.wantOut("an identity that nobody knows", showing(&stranger, ""), "does not admit "+stranger.Public().NPub())
 
@@ -181,7 +182,7 @@ func TestInvitedAndBanned(t *testing.T) {
 func TestAdmissionChanges(t *testing.T) {
 	e := newTestExit(t, "")
 	e.start(e.flags, "ready")
-	author, followed, listed := secretKey(t), secretKey(t), secretKey(t)
+	author, followed, listed := envelopetest.NewKey(t), envelopetest.NewKey(t), envelopetest.NewKey(t)
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
 	defer hub.Close()
 	follow := func(at time.Time, keys ...envelope.SecretKey) {

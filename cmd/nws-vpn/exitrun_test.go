@@ -23,6 +23,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
@@ -382,10 +383,7 @@ func TestExitDrains(t *testing.T) {
 func TestExitKeepsQuotas(t *testing.T) {
 	e := newTestExit(t, "quota_day = 1000\n")
 	x := e.start(e.flags, "ready")
-	alice, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	alice := envelopetest.NewKey(t)
 	to := echoServer(t)
 	echo(t, dialFlow(t, e.wantIn("alice", showing(&alice, "")), to), strings.Repeat("x", 2000))
 	x.stop()

@@ -16,6 +16,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 )
 
@@ -24,10 +25,7 @@ func announcedExit(t *testing.T) (relay string, exit envelope.PublicKey) {
 	t.Helper()
 	server := relayd.New(relayd.Options{})
 	web := httptest.NewServer(server)
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	relay = "ws" + strings.TrimPrefix(web.URL, "http")
 	ctx, cancel := context.WithCancel(context.Background())
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})

@@ -12,27 +12,19 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/invite"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
-func secretKey(t *testing.T) envelope.SecretKey {
-	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 func invitation(t *testing.T, as string, relays ...string) invite.Invite {
 	t.Helper()
-	return invite.Invite{Exit: name.Name{Key: secretKey(t).Public(), Relays: relays}, Token: invite.NewToken(), As: as}
+	return invite.Invite{Exit: name.Name{Key: envelopetest.NewKey(t).Public(), Relays: relays}, Token: invite.NewToken(), As: as}
 }
 
 func keyFile(t *testing.T, path string) envelope.SecretKey {
 	t.Helper()
-	key := secretKey(t)
+	key := envelopetest.NewKey(t)
 	if err := keyfile.Create(path, key); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +81,7 @@ func TestJoin(t *testing.T) {
 		if got := credentials(i.Exit.Key); got.Token != i.Token.Text() || got.Identity == nil {
 			t.Errorf("%s is shown %+v", what, got)
 		}
-		if got := credentials(secretKey(t).Public()); got != (nostrlink.Credentials{}) {
+		if got := credentials(envelopetest.NewKey(t).Public()); got != (nostrlink.Credentials{}) {
 			t.Errorf("another exit is shown %+v", got)
 		}
 		if book, err := name.NewBook(c.cfg.Names); err != nil {
@@ -177,7 +169,7 @@ func TestBadJoinedFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := upWith(secretKey(t).Public().NPub(), "wss://relay.example.org")
+	other := upWith(envelopetest.NewKey(t).Public().NPub(), "wss://relay.example.org")
 	for what, spoil := range map[string]func(path string) error{
 		"others can read it": func(path string) error { return os.Chmod(path, 0o644) },
 		"no JSON":            func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },
@@ -216,7 +208,7 @@ func TestIdentityFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "me.key")
 	me := keyFile(t, file)
-	mine, other := secretKey(t).Public(), secretKey(t).Public()
+	mine, other := envelopetest.NewKey(t).Public(), envelopetest.NewKey(t).Public()
 	configured := func() *config.Config {
 		cfg := upWith(mine.NPub(), "wss://relay.example.org")
 		cfg.Up.IdentityFile = file

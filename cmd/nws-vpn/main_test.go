@@ -9,15 +9,12 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
-	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
 func TestChooseExit(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	n := name.Name{Key: key.Public(), Relays: []string{"ws://10.0.0.1:7777"}}
 	book, err := name.NewBook(map[string]string{"home": n.Host()})
 	if err != nil {

@@ -11,15 +11,12 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 func publicKey(t *testing.T) envelope.PublicKey {
 	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key.Public()
+	return envelopetest.NewKey(t).Public()
 }
 
 func TestPlainMemory(t *testing.T) {

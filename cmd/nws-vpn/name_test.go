@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // ran runs a command that touches no network and returns what it printed.
@@ -22,10 +22,7 @@ func ran(args ...string) (string, error) {
 }
 
 func TestNameInAllSpellings(t *testing.T) {
-	secret, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	secret := envelopetest.NewKey(t)
 	key := secret.Public()
 	short, long := "wss://relay.example.org", "wss://a-relay-with-a-long-name.example.org/path"
 	text, err := ran("name", "encode", key.NPub(), "--relay", "wss://Relay.example.org:443/", "--relay", long, "--json")

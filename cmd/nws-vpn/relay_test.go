@@ -24,6 +24,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 )
 
@@ -188,10 +189,7 @@ func TestCertificateFilesChange(t *testing.T) {
 
 // TestEmbeddedRelay is reached by a URL that is not where it listens.
 func TestEmbeddedRelay(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	c := config.Default().Relay
 	if _, err := embedRelay(&c, "0.0.0.0:0", key.Public(), nil, io.Discard, quiet); err == nil || !strings.Contains(err.Error(), "set url") {
 		t.Errorf("nobody knows how to reach it: %v", err)

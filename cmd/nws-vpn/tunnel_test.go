@@ -10,27 +10,22 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // TestElsewhere: another relay is used for an exit that is not on the user's,
 // and only then.
 func TestElsewhere(t *testing.T) {
 	relay, exit := announcedExit(t)
-	other, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := envelopetest.NewKey(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
 	defer hub.Close()
 	const there = "wss://read.example.org"
-	event, id, err := envelope.Sign(nil, other, envelope.Template{
+	event, id := envelopetest.Sign(t, other, envelope.Template{
 		Kind: announce.KindRelayList, CreatedAt: time.Now(), Tags: [][]string{{"r", there, "read"}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := hub.Publish(ctx, []string{relay}, event, id); err != nil {
 		t.Fatal(err)
 	}

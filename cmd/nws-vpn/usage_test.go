@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 func TestWrongUsage(t *testing.T) {
@@ -69,10 +69,7 @@ func TestGroups(t *testing.T) {
 // after it; what is no relay is not waited for.
 func TestExitRefusesWhatIsNoFileAndNoRelay(t *testing.T) {
 	t.Chdir(t.TempDir())
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	for _, test := range []struct {
 		flags exitFlags
 		want  string

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // reference is an announcement of the reference implementation, as it came over
@@ -38,7 +39,7 @@ func everything() Announcement {
 }
 
 func TestRoundTrip(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	one := func(change func(*Announcement)) Announcement {
 		a := Announcement{Instance: DefaultInstance, Load: NoLoad}
 		change(&a)
@@ -59,7 +60,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 			continue
 		}
-		ev := parseEvent(t, raw[len("before"):])
+		ev := envelopetest.Parse(t, raw[len("before"):])
 		got, err := Parse(ev, now.Add(time.Minute), nil)
 		if err != nil || ev.ID != id {
 			t.Errorf("%s: %v", what, err)
@@ -72,14 +73,14 @@ func TestRoundTrip(t *testing.T) {
 
 // What the tags of the event are is a format that others read.
 func TestTags(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	a := everything()
 	a.Expires = now.Add(10 * time.Minute)
 	raw, _, err := Append(nil, key, now, a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ev := parseEvent(t, raw)
+	ev := envelopetest.Parse(t, raw)
 	if ev.Kind != 38333 || len(ev.Content) > 0 || ev.CreatedAt != now.Unix() {
 		t.Errorf("kind %d, content %q, made at %d", ev.Kind, ev.Content, ev.CreatedAt)
 	}
@@ -108,7 +109,7 @@ func TestTags(t *testing.T) {
 }
 
 func TestReference(t *testing.T) {
-	ev := parseEvent(t, []byte(reference))
+	ev := envelopetest.Parse(t, []byte(reference))
 	got, err := Parse(ev, now, nil)
 	want := Announcement{Key: ev.PubKey, Created: time.Unix(1795227603, 0), Expires: time.Unix(1795227613, 0), Load: NoLoad}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -117,11 +118,11 @@ func TestReference(t *testing.T) {
 	if _, err := Parse(ev, now.Add(10*time.Second), nil); !errors.Is(err, ErrExpired) {
 		t.Errorf("after its expiration: %v", err)
 	}
-	forged := parseEvent(t, []byte(strings.Replace(reference, "1795227613", "1795227999", 1)))
+	forged := envelopetest.Parse(t, []byte(strings.Replace(reference, "1795227613", "1795227999", 1)))
 	if _, err := Parse(forged, now, nil); !errors.Is(err, envelope.ErrID) {
 		t.Errorf("changed: %v", err)
 	}
-	stolen := parseEvent(t, []byte(strings.Replace(reference, `"sig":"d9df`, `"sig":"d9d0`, 1)))
+	stolen := envelopetest.Parse(t, []byte(strings.Replace(reference, `"sig":"d9df`, `"sig":"d9d0`, 1)))
 	if _, err := Parse(stolen, now, nil); !errors.Is(err, envelope.ErrSignature) {
 		t.Errorf("badly signed: %v", err)
 	}
@@ -135,7 +136,7 @@ func repeat(n int, tag func(i int) []string) (tags [][]string) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	tag := func(s ...string) [][]string { return [][]string{s} }
 	for what, tags := range map[string][][]string{
 		"more than 8 times": repeat(9, func(i int) []string { return []string{"relay", fmt.Sprintf("wss://r%d.example.com", i)} }),
@@ -179,17 +180,14 @@ func TestParseRefuses(t *testing.T) {
 	if _, err := Parse(sign(t, key, 1, now), now, nil); err == nil {
 		t.Error("a note was read as an announcement")
 	}
-	raw, _, err := envelope.Sign(nil, key, envelope.Template{Kind: 38333, CreatedAt: now, Content: make([]byte, 5000)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Parse(parseEvent(t, raw), now, nil); err == nil || !strings.Contains(err.Error(), "content") {
+	raw, _ := envelopetest.Sign(t, key, envelope.Template{Kind: 38333, CreatedAt: now, Content: make([]byte, 5000)})
+	if _, err := Parse(envelopetest.Parse(t, raw), now, nil); err == nil || !strings.Contains(err.Error(), "content") {
 		t.Errorf("long content: %v", err)
 	}
 }
 
 func TestTimes(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	for _, c := range []struct {
 		what    string
 		made    time.Duration // from now
@@ -219,7 +217,7 @@ func TestTimes(t *testing.T) {
 
 // Strangers must not make this machine talk to its own network.
 func TestPrivateAddresses(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	pub := key.Public().Hex()
 	var tags [][]string
 	for _, relay := range []string{"ws://127.0.0.1:7777", "wss://192.168.1.1", "wss://router.local", "wss://good.example.com/"} {
@@ -248,7 +246,7 @@ func TestPrivateAddresses(t *testing.T) {
 }
 
 func TestMalformedAddressesAreLeftOut(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	bad := [][]string{
 		{"relay", "file:///etc/passwd"}, {"relay", "garbage"}, {"relay"}, {"relay", "wss://a\u00e9.example.com"},
 		{"transport", "carrier pigeon", "x:1"}, {"transport", "direct", "host"}, {"transport", "direct", "host.example.com:0"},
@@ -264,7 +262,7 @@ func TestMalformedAddressesAreLeftOut(t *testing.T) {
 }
 
 func TestAppendRefuses(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	for what, change := range map[string]func(*Announcement){
 		"expires":           func(a *Announcement) { a.Expires = now },
 		"up to":             func(a *Announcement) { a.Expires = now.Add(2 * time.Hour) },

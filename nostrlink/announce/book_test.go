@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 func mustAdd(t *testing.T, b *Book, ev *envelope.Event, relay string, at time.Time) {
@@ -21,7 +22,7 @@ func mustAdd(t *testing.T, b *Book, ev *envelope.Event, relay string, at time.Ti
 
 func TestBookKeepsTheNewest(t *testing.T) {
 	b := NewBook(BookOptions{})
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	first := announced(t, key, now, 10*time.Minute, "wss://one.example.com")
 	second := announced(t, key, now.Add(time.Minute), 10*time.Minute, "wss://two.example.com")
 	mustAdd(t, b, first, "wss://r1.example.com", now)
@@ -47,7 +48,7 @@ func TestBookKeepsTheNewest(t *testing.T) {
 
 // Of two events of one second, NIP-01 keeps the one with the lower id.
 func TestBookTie(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	x := announced(t, key, now, time.Minute, "wss://x.example.com")
 	y := announced(t, key, now, time.Minute, "wss://y.example.com")
 	if slices.Compare(x.ID[:], y.ID[:]) > 0 {
@@ -68,7 +69,7 @@ func TestBookTie(t *testing.T) {
 
 func TestBookExpires(t *testing.T) {
 	b := NewBook(BookOptions{})
-	ev := parseEvent(t, []byte(reference))
+	ev := envelopetest.Parse(t, []byte(reference))
 	mustAdd(t, b, ev, "wss://r.example.com", now)
 	until := time.Unix(1795227613, 0).Add(grace)
 	for at, want := range map[time.Time]int{now: 1, until.Add(-time.Second): 1} {
@@ -92,7 +93,7 @@ func TestBookExpires(t *testing.T) {
 
 func TestBookRefusesForgeries(t *testing.T) {
 	b := NewBook(BookOptions{})
-	ev := parseEvent(t, []byte(reference))
+	ev := envelopetest.Parse(t, []byte(reference))
 	mustAdd(t, b, ev, "", now)
 	forged := *ev
 	forged.CreatedAt++
@@ -100,15 +101,15 @@ func TestBookRefusesForgeries(t *testing.T) {
 	if err := b.Add(&forged, "", now); !errors.Is(err, envelope.ErrID) {
 		t.Errorf("forged: %v", err)
 	}
-	if err := b.Add(announced(t, newKey(t), now.Add(time.Hour), time.Minute), "", now); !errors.Is(err, ErrFuture) {
+	if err := b.Add(announced(t, envelopetest.NewKey(t), now.Add(time.Hour), time.Minute), "", now); !errors.Is(err, ErrFuture) {
 		t.Errorf("from the future: %v", err)
 	}
 	// A deletion by somebody else, and one by nobody.
 	about := []string{"a", address(ev.PubKey, "")}
-	if err := b.Add(sign(t, newKey(t), 5, now, about), "", now); !errors.Is(err, ErrOld) {
+	if err := b.Add(sign(t, envelopetest.NewKey(t), 5, now, about), "", now); !errors.Is(err, ErrOld) {
 		t.Errorf("foreign deletion: %v", err)
 	}
-	deletion := sign(t, newKey(t), 5, now, about)
+	deletion := sign(t, envelopetest.NewKey(t), 5, now, about)
 	deletion.PubKey = ev.PubKey
 	if err := b.Add(deletion, "", now); !errors.Is(err, envelope.ErrID) {
 		t.Errorf("forged deletion: %v", err)
@@ -121,11 +122,11 @@ func TestBookRefusesForgeries(t *testing.T) {
 // What strangers can do to a book, and to those who are trusted: nothing.
 func TestBookFullOfStrangers(t *testing.T) {
 	const most = 20
-	trusted := newKey(t)
+	trusted := envelopetest.NewKey(t)
 	b := NewBook(BookOptions{Max: most, Admits: func(k envelope.PublicKey) bool { return k == trusted.Public() }})
 	refused := 0
 	for i := range 3 * most {
-		ev := announced(t, newKey(t), now, time.Minute+time.Duration(i)*time.Second)
+		ev := announced(t, envelopetest.NewKey(t), now, time.Minute+time.Duration(i)*time.Second)
 		switch err := b.Add(ev, "wss://flood.example.com", now); {
 		case errors.Is(err, ErrFull):
 			refused++
@@ -146,7 +147,7 @@ func TestBookFullOfStrangers(t *testing.T) {
 	}
 	// When they expire there is room for others again.
 	later := now.Add(time.Hour)
-	mustAdd(t, b, announced(t, newKey(t), later, time.Minute), "", later)
+	mustAdd(t, b, announced(t, envelopetest.NewKey(t), later, time.Minute), "", later)
 	if len(b.entries) != 1 {
 		t.Errorf("%d entries, all but one expired", len(b.entries))
 	}
@@ -154,9 +155,9 @@ func TestBookFullOfStrangers(t *testing.T) {
 
 func TestBookFullOfTrusted(t *testing.T) {
 	b := NewBook(BookOptions{Max: 2, Admits: func(envelope.PublicKey) bool { return true }})
-	mustAdd(t, b, announced(t, newKey(t), now, time.Minute), "", now)
-	mustAdd(t, b, announced(t, newKey(t), now, time.Minute), "", now)
-	if err := b.Add(announced(t, newKey(t), now, time.Minute), "", now); !errors.Is(err, ErrFull) {
+	mustAdd(t, b, announced(t, envelopetest.NewKey(t), now, time.Minute), "", now)
+	mustAdd(t, b, announced(t, envelopetest.NewKey(t), now, time.Minute), "", now)
+	if err := b.Add(announced(t, envelopetest.NewKey(t), now, time.Minute), "", now); !errors.Is(err, ErrFull) {
 		t.Errorf("a third one: %v", err)
 	}
 }
@@ -165,10 +166,10 @@ func TestBookFullOfTrusted(t *testing.T) {
 // stays.
 func TestBookFlood(t *testing.T) {
 	b := NewBook(BookOptions{Max: 1})
-	mustAdd(t, b, announced(t, newKey(t), now, time.Minute), "", now)
+	mustAdd(t, b, announced(t, envelopetest.NewKey(t), now, time.Minute), "", now)
 	text := strings.Replace(reference, "1795227613", "1795228000", 1)
 	for i := range 10000 {
-		ev := parseEvent(t, []byte(strings.Replace(text, "e6680756685e", fmt.Sprintf("%012x", i), 1)))
+		ev := envelopetest.Parse(t, []byte(strings.Replace(text, "e6680756685e", fmt.Sprintf("%012x", i), 1)))
 		if err := b.Add(ev, "wss://flood.example.com", now); !errors.Is(err, ErrFull) {
 			t.Fatal(err)
 		}
@@ -180,7 +181,7 @@ func TestBookFlood(t *testing.T) {
 
 func TestSeenIsBounded(t *testing.T) {
 	b := NewBook(BookOptions{})
-	ev := parseEvent(t, []byte(reference))
+	ev := envelopetest.Parse(t, []byte(reference))
 	for i := range 100 {
 		mustAdd(t, b, ev, fmt.Sprintf("wss://r%d.example.com", i), now)
 	}
@@ -190,7 +191,7 @@ func TestSeenIsBounded(t *testing.T) {
 }
 
 func TestPublisher(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	p := NewPublisher(key)
 	if events, err := p.Withdraw(now, ""); err != nil || events != nil {
 		t.Errorf("withdrew what was never announced: %v, %v", events, err)
@@ -202,7 +203,7 @@ func TestPublisher(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := Parse(parseEvent(t, ev.JSON), at, nil)
+		a, err := Parse(envelopetest.Parse(t, ev.JSON), at, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +211,7 @@ func TestPublisher(t *testing.T) {
 		if life < minLifetime || life > maxLifetime+time.Second || next.Sub(at) < life/2-time.Second || next.Sub(at) > life*3/4+time.Second {
 			t.Errorf("random %v: counts for %v, again after %v", random, life, next.Sub(at))
 		}
-		mustAdd(t, b, parseEvent(t, ev.JSON), "", at)
+		mustAdd(t, b, envelopetest.Parse(t, ev.JSON), "", at)
 		if random < 0.9 {
 			at = next
 		} // else the same second: still newer
@@ -222,7 +223,7 @@ func TestPublisher(t *testing.T) {
 	}
 	for i := range events { // either of them is enough
 		b.entries[key.Public()] = old
-		mustAdd(t, b, parseEvent(t, events[i].JSON), "", at)
+		mustAdd(t, b, envelopetest.Parse(t, events[i].JSON), "", at)
 		if list := b.Snapshot(at); len(list) != 0 {
 			t.Errorf("after event %d: %v", i, list)
 		}
@@ -235,7 +236,7 @@ func TestPublisher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustAdd(t, b, parseEvent(t, ev.JSON), "", at)
+	mustAdd(t, b, envelopetest.Parse(t, ev.JSON), "", at)
 	if len(b.Snapshot(at)) != 1 {
 		t.Error("announced again, and not there")
 	}
@@ -246,7 +247,7 @@ func TestPublisher(t *testing.T) {
 
 // Nobody brings back what was withdrawn by publishing it again.
 func TestWithdrawnStaysWithdrawn(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	ev := announced(t, key, now, 10*time.Minute)
 	for what, tag := range map[string][]string{
 		"address": {"a", address(key.Public(), DefaultInstance)},
@@ -281,7 +282,7 @@ func TestBookConcurrently(t *testing.T) {
 	b := NewBook(BookOptions{Max: 4})
 	var events []*envelope.Event
 	for range 8 {
-		events = append(events, announced(t, newKey(t), now, time.Minute))
+		events = append(events, announced(t, envelopetest.NewKey(t), now, time.Minute))
 	}
 	var wg sync.WaitGroup
 	for i := range 4 {

@@ -6,37 +6,17 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // now is the time of the tests.
 var now = time.Unix(1795227605, 0)
 
-func newKey(t testing.TB) envelope.SecretKey {
-	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func parseEvent(t testing.TB, raw []byte) *envelope.Event {
-	t.Helper()
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ev
-}
-
 // sign makes an event of any kind with any tags.
 func sign(t testing.TB, key envelope.SecretKey, kind int, at time.Time, tags ...[]string) *envelope.Event {
 	t.Helper()
-	raw, _, err := envelope.Sign(nil, key, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parseEvent(t, raw)
+	raw, _ := envelopetest.Sign(t, key, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags})
+	return envelopetest.Parse(t, raw)
 }
 
 // announced makes an announcement at a time that counts for life.
@@ -46,7 +26,7 @@ func announced(t testing.TB, key envelope.SecretKey, at time.Time, life time.Dur
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parseEvent(t, raw)
+	return envelopetest.Parse(t, raw)
 }
 
 func expiration(at time.Time) []string { return []string{"expiration", fmt.Sprint(at.Unix())} }

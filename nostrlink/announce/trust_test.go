@@ -11,10 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 func TestParseRelayList(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	tags := [][]string{
 		{"r", "wss://both.example.com/"}, {"r", "wss://BOTH.example.com"}, {"r", "wss://read.example.com", "read"},
 		{"r", "wss://write.example.com", "write"}, {"r", "wss://odd.example.com", "sometimes"},
@@ -40,7 +41,7 @@ func TestParseRelayList(t *testing.T) {
 }
 
 func TestParseFollows(t *testing.T) {
-	key, a, b := newKey(t), newKey(t).Public(), newKey(t).Public()
+	key, a, b := envelopetest.NewKey(t), envelopetest.NewKey(t).Public(), envelopetest.NewKey(t).Public()
 	got, err := ParseFollows(sign(t, key, 3, now,
 		[]string{"p", a.Hex(), "wss://r.example.com", "ann"}, []string{"p", b.Hex()}, []string{"p", a.Hex()},
 		[]string{"p", strings.ToUpper(a.Hex())}, []string{"p", "zz"}, []string{"p"}, []string{"t", b.Hex()},
@@ -52,7 +53,7 @@ func TestParseFollows(t *testing.T) {
 }
 
 func TestListsRefuse(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	for kind, parse := range map[int]func(*envelope.Event) error{
 		KindFollows:   func(ev *envelope.Event) error { _, err := ParseFollows(ev, now); return err },
 		KindRelayList: func(ev *envelope.Event) error { _, err := ParseRelayList(ev, now, nil); return err },
@@ -64,7 +65,7 @@ func TestListsRefuse(t *testing.T) {
 			t.Errorf("kind %d: from the future: %v", kind, err)
 		}
 		forged := sign(t, key, kind, now)
-		forged.PubKey = newKey(t).Public()
+		forged.PubKey = envelopetest.NewKey(t).Public()
 		if err := parse(forged); !errors.Is(err, envelope.ErrID) {
 			t.Errorf("kind %d: forged: %v", kind, err)
 		}

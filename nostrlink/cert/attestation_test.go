@@ -15,19 +15,20 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
 var now = time.Unix(1795227605, 0)
 
 func TestAppendAndVerify(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	k := newKeeper(t, key, now)
 	raw, id, err := Append([]byte("before"), key, now, k.Certificate())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ev := parseEvent(t, raw[len("before"):])
+	ev := envelopetest.Parse(t, raw[len("before"):])
 	a, err := Verify(ev, key.Public(), now.Add(29*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
@@ -56,13 +57,13 @@ func TestAppendAndVerify(t *testing.T) {
 }
 
 func TestHashAlone(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	spki := [32]byte{1, 2, 3}
 	raw, _, err := AppendSPKI(nil, key, now, spki, now.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Verify(parseEvent(t, raw), key.Public(), now)
+	a, err := Verify(envelopetest.Parse(t, raw), key.Public(), now)
 	if err != nil || a.SPKI != spki || a.Certificate != nil || a.PEM() != nil || !a.Expires.Equal(now.Add(time.Hour)) {
 		t.Errorf("%+v, %v", a, err)
 	}
@@ -90,7 +91,7 @@ func certificate(t testing.TB, key envelope.SecretKey, change func(*x509.Certifi
 
 // The reference implementation's form: RSA, content in PEM, a p tag alone.
 func TestReferenceForm(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +121,7 @@ func TestReferenceForm(t *testing.T) {
 }
 
 func TestVerifyRefuses(t *testing.T) {
-	key, other := newKey(t), newKey(t)
+	key, other := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	pub := key.Public()
 	good := encode(newKeeper(t, key, now).Certificate())
 	until := func(d time.Duration) []string { return []string{"expiration", fmt.Sprint(now.Add(d).Unix())} }
@@ -163,16 +164,13 @@ func TestVerifyRefuses(t *testing.T) {
 			t.Errorf("%v, error %v does not say %q", a, err, what)
 		}
 	}
-	note, _, err := envelope.Sign(nil, key, envelope.Template{Kind: 38335, CreatedAt: now, Content: good})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Verify(parseEvent(t, note), pub, now); err == nil || !strings.Contains(err.Error(), "38335") {
+	note, _ := envelopetest.Sign(t, key, envelope.Template{Kind: 38335, CreatedAt: now, Content: good})
+	if _, err := Verify(envelopetest.Parse(t, note), pub, now); err == nil || !strings.Contains(err.Error(), "38335") {
 		t.Errorf("another kind: %v", err)
 	}
 	forged := signed(t, key, now, good)
 	forged.Sig[5]++
-	_, err = Verify(forged, pub, now)
+	_, err := Verify(forged, pub, now)
 	wantErr(t, "badly signed", err, envelope.ErrSignature)
 	stolen := signed(t, other, now, good)
 	stolen.PubKey = pub
@@ -194,7 +192,7 @@ func TestWeakKeys(t *testing.T) {
 }
 
 func TestAppendRefuses(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	for what, change := range map[string]func(*x509.Certificate){
 		"vouch":        func(c *x509.Certificate) { c.IsCA = true },
 		"want one":     func(c *x509.Certificate) { c.NotAfter = now },
@@ -209,7 +207,7 @@ func TestAppendRefuses(t *testing.T) {
 
 // Whatever an event says, it counts for a bounded time.
 func TestLifeIsBounded(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	ev := signed(t, key, now, nil, []string{"spki", strings.Repeat("ab", 32)}, []string{"expiration", "99999999999"})
 	a, err := Verify(ev, key.Public(), now)
 	if err != nil || !a.Expires.Equal(now.Add(maxLife)) {
@@ -218,23 +216,23 @@ func TestLifeIsBounded(t *testing.T) {
 }
 
 func TestVerifyAll(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	at := func(seconds int, spki byte, life time.Duration) *envelope.Event {
 		made := now.Add(time.Duration(seconds) * time.Second)
 		raw, _, err := AppendSPKI(nil, key, made, [32]byte{spki}, made.Add(life))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return parseEvent(t, raw)
+		return envelopetest.Parse(t, raw)
 	}
 	later := now.Add(time.Minute)
 	list, err := VerifyAll([]*envelope.Event{
-		at(1, 1, time.Hour), at(5, 2, time.Hour), at(3, 1, 2*time.Hour), at(4, 3, time.Second), signed(t, newKey(t), now, nil),
+		at(1, 1, time.Hour), at(5, 2, time.Hour), at(3, 1, 2*time.Hour), at(4, 3, time.Second), signed(t, envelopetest.NewKey(t), now, nil),
 	}, key.Public(), later)
 	if err != nil || len(list) != 2 || list[0].SPKI[0] != 2 || list[1].SPKI[0] != 1 || list[1].Created.Unix() != now.Unix()+3 {
 		t.Errorf("%v, %v", list, err)
 	}
-	_, err = VerifyAll([]*envelope.Event{at(0, 1, time.Second), signed(t, newKey(t), now.Add(-time.Hour), nil)}, key.Public(), later)
+	_, err = VerifyAll([]*envelope.Event{at(0, 1, time.Second), signed(t, envelopetest.NewKey(t), now.Add(-time.Hour), nil)}, key.Public(), later)
 	wantErr(t, "expired", err, ErrExpired)
 	_, err = VerifyAll(nil, key.Public(), now)
 	wantErr(t, "none", err, ErrNone)
@@ -264,11 +262,8 @@ func FuzzVerify(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ev, err := envelope.ParseEvent(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := Verify(&ev, key.Public(), now)
+		ev := envelopetest.Parse(t, raw)
+		a, err := Verify(ev, key.Public(), now)
 		if (a == nil) != (err != nil) {
 			t.Fatalf("%v beside the error %v", a, err)
 		}

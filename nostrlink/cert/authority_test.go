@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
@@ -82,7 +83,7 @@ func TestAuthorityStays(t *testing.T) {
 	if _, err := OpenAuthority(path, now.Add(authorityLife)); err == nil || !strings.Contains(err.Error(), "ended") {
 		t.Errorf("after its end: %v", err)
 	}
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	keeper := filepath.Join(t.TempDir(), "cert.pem")
 	if _, err := OpenKeeper(keeper, key.Public(), nil, now); err != nil {
 		t.Fatal(err)
@@ -161,7 +162,7 @@ func TestAuthorityIsConstrained(t *testing.T) {
 func TestLeaf(t *testing.T) {
 	real := time.Now()
 	a := newAuthority(t, real)
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	for _, host := range []string{"blog.nostr", "BLOG.nostr.", name.Name{Key: key.Public()}.Host(), key.Public().NPub() + ".nostr", "a.b.c.nostr"} {
 		c, err := a.Leaf(host, real)
 		if err != nil {
@@ -253,7 +254,7 @@ func dialSite(address string, config *tls.Config) DialFunc {
 }
 
 func TestBridge(t *testing.T) {
-	key, other := newKey(t), newKey(t)
+	key, other := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	real := time.Now()
 	k := newKeeper(t, key, real)
 	serving := k.ServerConfig()

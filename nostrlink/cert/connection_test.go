@@ -13,17 +13,18 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
 func TestVerifyConnection(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	real := time.Now()
 	k := newKeeper(t, key, real)
 	address := echo(t, k.ServerConfig())
 	host := name.Name{Key: key.Public()}.Host()
 	mine := attested(t, k, key, real)
-	other := newKey(t)
+	other := envelopetest.NewKey(t)
 	foreign := attested(t, newKeeper(t, other, real), other, real)
 
 	for _, c := range []struct {
@@ -54,7 +55,7 @@ func TestVerifyConnection(t *testing.T) {
 
 // The check runs when a connection resumes an earlier one, too.
 func TestResumption(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	real := time.Now()
 	k := newKeeper(t, key, real)
 	address := echo(t, k.ServerConfig())
@@ -98,7 +99,7 @@ func newAttested(t *testing.T, key envelope.SecretKey, at, expires time.Time) *t
 
 // Both ends prove their Nostr keys, and nothing was looked up.
 func TestAttestedBothWays(t *testing.T) {
-	server, client, stranger := newKey(t), newKey(t), newKey(t)
+	server, client, stranger := envelopetest.NewKey(t), envelopetest.NewKey(t), envelopetest.NewKey(t)
 	real := time.Now()
 	until := real.Add(time.Hour)
 	address := echo(t, &tls.Config{
@@ -133,7 +134,7 @@ func TestAttestedBothWays(t *testing.T) {
 }
 
 func TestVerifyAttestedRefuses(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	real := time.Now()
 	until := real.Add(time.Hour)
 	verify := func(c *x509.Certificate) error {
@@ -208,7 +209,7 @@ func trusts(t *testing.T, roots []byte, leaf *x509.Certificate, host string) boo
 
 // The attested certificate works as what to trust, for its names alone.
 func TestAttestedCertificateIsTrusted(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	real := time.Now()
 	relays := []string{"wss://a.example", "wss://b.example"}
 	long := name.Name{Key: key.Public(), Relays: relays}.Host()
@@ -217,11 +218,11 @@ func TestAttestedCertificateIsTrusted(t *testing.T) {
 	for host, want := range map[string]bool{
 		name.Name{Key: key.Public()}.Host():                     true,
 		name.Name{Key: key.Public(), Relays: relays[:1]}.Host(): true,
-		long:                                      true,
-		key.Public().NPub() + ".nostr":            true,
-		"www." + key.Public().NPub() + ".nostr":   false,
-		name.Name{Key: newKey(t).Public()}.Host(): false,
-		"bank.example":                            false,
+		long:                                    true,
+		key.Public().NPub() + ".nostr":          true,
+		"www." + key.Public().NPub() + ".nostr": false,
+		name.Name{Key: envelopetest.NewKey(t).Public()}.Host(): false,
+		"bank.example": false,
 	} {
 		if got := trusts(t, roots, k.Certificate(), host); got != want {
 			t.Errorf("%s: trusted %v", host, got)
@@ -251,7 +252,7 @@ func TestCurl(t *testing.T) {
 		t.Log("no curl here: Go's verification has to do, see TestAttestedCertificateIsTrusted")
 		return
 	}
-	key, other := newKey(t), newKey(t)
+	key, other := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	real := time.Now()
 	k := newKeeper(t, key, real)
 	address := echoHTTP(t, k.ServerConfig())

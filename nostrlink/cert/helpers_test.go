@@ -11,33 +11,13 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
-
-func newKey(t testing.TB) envelope.SecretKey {
-	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func parseEvent(t testing.TB, raw []byte) *envelope.Event {
-	t.Helper()
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ev
-}
 
 func signed(t testing.TB, key envelope.SecretKey, at time.Time, content []byte, tags ...[]string) *envelope.Event {
 	t.Helper()
-	raw, _, err := envelope.Sign(nil, key, envelope.Template{Kind: envelope.KindCertificate, CreatedAt: at, Tags: tags, Content: content})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parseEvent(t, raw)
+	raw, _ := envelopetest.Sign(t, key, envelope.Template{Kind: envelope.KindCertificate, CreatedAt: at, Tags: tags, Content: content})
+	return envelopetest.Parse(t, raw)
 }
 
 func newKeeper(t testing.TB, key envelope.SecretKey, now time.Time, hosts ...string) *Keeper {
@@ -56,7 +36,7 @@ func attested(t testing.TB, k *Keeper, key envelope.SecretKey, now time.Time) *A
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Verify(parseEvent(t, raw), key.Public(), now)
+	a, err := Verify(envelopetest.Parse(t, raw), key.Public(), now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,13 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
 func bigOf(bits int) *big.Int { return new(big.Int).Lsh(big.NewInt(1), uint(bits-1)) }
 
 func TestKeeper(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	path := filepath.Join(t.TempDir(), "cert.pem")
 	long := name.Name{Key: key.Public(), Relays: []string{"wss://a.example", "wss://b.example"}}.Host()
 	short := name.Name{Key: key.Public(), Relays: []string{"wss://a.example"}}.Host()
@@ -80,7 +81,7 @@ func TestKeeper(t *testing.T) {
 }
 
 func TestKeeperRefuses(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	dir := t.TempDir()
 	file := func(name, text string, mode fs.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -131,7 +132,7 @@ func TestKeeperRefuses(t *testing.T) {
 
 // A file with a certificate that somebody else made is not ours to replace.
 func TestForeignCertificateStays(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	path := filepath.Join(t.TempDir(), "cert.pem")
 	pair, err := issue(&x509.Certificate{
 		Subject: pkix.Name{Organization: []string{"somebody else"}}, NotBefore: now, NotAfter: now.Add(validity),
@@ -150,7 +151,7 @@ func TestForeignCertificateStays(t *testing.T) {
 }
 
 func TestRenewConcurrently(t *testing.T) {
-	key := newKey(t)
+	key := envelopetest.NewKey(t)
 	k := newKeeper(t, key, now)
 	later := now.Add(25 * 24 * time.Hour)
 	var wg sync.WaitGroup

@@ -12,46 +12,29 @@ import (
 	"github.com/nbd-wtf/go-nostr/nip19"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
-
-func generateKey(t testing.TB) envelope.SecretKey {
-	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func parseEvent(t *testing.T, raw []byte) *envelope.Event {
-	t.Helper()
-	ev, err := envelope.ParseEvent(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &ev
-}
 
 const someMessage = `{"key":"4b1da218-0e86-4b03-9714-1c416f711537","type":"DATA","data":"aGVsbG8="}`
 
 func TestKeysSealAndOpen(t *testing.T) {
-	a, b := generateKey(t), generateKey(t)
+	a, b := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	ka, kb := NewKeys(a, 2), NewKeys(b, 2)
 	for range 3 { // from nothing, from memory
 		raw, id, err := ka.Seal(b.Public(), []byte(someMessage), time.Unix(1795227605, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := kb.Open(parseEvent(t, raw))
+		in, err := kb.Open(envelopetest.Parse(t, raw))
 		if err != nil || in.From != a.Public() || in.ID != id || in.CreatedAt != 1795227605 || string(in.Message.Data) != "hello" {
 			t.Fatalf("%+v, %v", in, err)
 		}
-		if _, err := ka.Open(parseEvent(t, raw)); err == nil {
+		if _, err := ka.Open(envelopetest.Parse(t, raw)); err == nil {
 			t.Error("a reflected event opens")
 		}
 		for range 3 { // who push the first one out
-			if _, err := kb.Open(parseEvent(t, sealed(t, generateKey(t), b.Public(), someMessage))); err != nil {
+			if _, err := kb.Open(envelopetest.Parse(t, sealed(t, envelopetest.NewKey(t), b.Public(), someMessage))); err != nil {
 				t.Error(err)
 			}
 		}
@@ -108,11 +91,11 @@ func encryptNIP04(t *testing.T, from envelope.SecretKey, to envelope.PublicKey, 
 }
 
 func TestKeysOpenNIP04(t *testing.T) {
-	a, b := generateKey(t), generateKey(t)
+	a, b := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	k := NewKeys(b, 2)
 	for range 2 {
 		raw := signed(t, a, nostr.Event{Kind: envelope.KindNWS, Content: encryptNIP04(t, a, b.Public(), someMessage)})
-		in, err := k.Open(parseEvent(t, raw))
+		in, err := k.Open(envelopetest.Parse(t, raw))
 		if err != nil || in.From != a.Public() || string(in.Message.Data) != "hello" {
 			t.Errorf("%+v, %v", in, err)
 		}
@@ -120,10 +103,10 @@ func TestKeysOpenNIP04(t *testing.T) {
 }
 
 func TestKeysRefuse(t *testing.T) {
-	a, b := generateKey(t), generateKey(t)
+	a, b := envelopetest.NewKey(t), envelopetest.NewKey(t)
 	k := NewKeys(b, 2)
 	good := sealed(t, a, b.Public(), someMessage)
-	forged := parseEvent(t, good)
+	forged := envelopetest.Parse(t, good)
 	forged.Sig[5] ^= 1
 	if _, err := k.Open(forged); !errors.Is(err, envelope.ErrSignature) {
 		t.Errorf("forged: %v", err)
@@ -137,7 +120,7 @@ func TestKeysRefuse(t *testing.T) {
 		"no JSON":         sealed(t, a, b.Public(), "\xd7"),
 		"NIP-04, foreign": signed(t, a, nostr.Event{Kind: envelope.KindNWS, Content: encryptNIP04(t, a, a.Public(), someMessage)}),
 	} {
-		if in, err := k.Open(parseEvent(t, raw)); err == nil {
+		if in, err := k.Open(envelopetest.Parse(t, raw)); err == nil {
 			t.Errorf("%s: opened as %+v", name, in)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
@@ -69,7 +70,7 @@ func (s station) listen(t *testing.T, key envelope.SecretKey, receive func(Incom
 
 // ourEntry is an Entry at a relay.
 func ourEntry(t *testing.T, r reftest.Relay, exit envelope.PublicKey, opts EntryOptions) *Entry {
-	key := generateKey(t)
+	key := envelopetest.NewKey(t)
 	s := station{NewKeys(key, 10), r}
 	e := NewEntry(exit, s, opts)
 	s.listen(t, key, e.Receive)
@@ -80,7 +81,7 @@ func ourEntry(t *testing.T, r reftest.Relay, exit envelope.PublicKey, opts Entry
 // ourExit is an Exit at a relay, every request to which reaches what dial
 // returns.
 func ourExit(t *testing.T, r reftest.Relay, opts ExitOptions, dial func(address string) (net.Conn, error)) (*Exit, envelope.PublicKey) {
-	key := generateKey(t)
+	key := envelopetest.NewKey(t)
 	s := station{NewKeys(key, 10), r}
 	e := NewExit(s, opts)
 	s.listen(t, key, e.Receive)
@@ -109,7 +110,7 @@ func ourExit(t *testing.T, r reftest.Relay, opts ExitOptions, dial func(address 
 
 // refExit is the scripted exit at a relay.
 func refExit(t *testing.T, x *reftest.Exit) envelope.PublicKey {
-	x.Key = generateKey(t)
+	x.Key = envelopetest.NewKey(t)
 	ready := make(chan struct{})
 	serve(t, func(ctx context.Context) error { return x.Serve(ctx, ready) })
 	<-ready
@@ -417,7 +418,7 @@ func TestHTTPThroughReferenceEntry(t *testing.T) {
 	front := httptest.NewServer(server)
 	defer front.Close()
 
-	key := generateKey(t)
+	key := envelopetest.NewKey(t)
 	s := station{NewKeys(key, 10), dialRelay(t, front.URL)}
 	e := NewExit(s, ExitOptions{})
 	defer e.Close()

@@ -7,16 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
 func sample(t testing.TB) Invite {
 	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	return Invite{
 		Exit:  name.Name{Key: key.Public(), Relays: []string{"wss://relay.example", "ws://192.0.2.1:7777"}},
 		Token: NewToken(), As: "home",

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay/nip01"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay/ws"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
@@ -19,17 +20,11 @@ import (
 // is, it is answered with messages of NIP-01, at most as many as there are
 // stored events and one, and leaves nothing behind when the connection ends.
 func FuzzMessage(f *testing.F) {
-	sk, err := envelope.GenerateSecretKey()
-	if err != nil {
-		f.Fatal(err)
-	}
+	sk := envelopetest.NewKey(f)
 	for _, kind := range []int{1, 10002, 28333, 30001} {
-		raw, _, err := envelope.Sign(nil, sk, envelope.Template{
+		raw, _ := envelopetest.Sign(f, sk, envelope.Template{
 			Kind: kind, CreatedAt: time.Now(), Content: []byte(`"x"`), Tags: [][]string{{"d", "x"}, {"expiration", "9999999999"}},
 		})
-		if err != nil {
-			f.Fatal(err)
-		}
 		f.Add(append(append([]byte(`["EVENT",`), raw...), ']'))
 	}
 	for _, s := range []string{
@@ -82,22 +77,12 @@ func FuzzMessage(f *testing.F) {
 // FuzzFilter compares the index and the store with the plain reading of a
 // filter.
 func FuzzFilter(f *testing.F) {
-	sk, err := envelope.GenerateSecretKey()
-	if err != nil {
-		f.Fatal(err)
-	}
+	sk := envelopetest.NewKey(f)
 	var events []envelope.Event
 	var raws [][]byte
 	for n, tags := range [][][]string{nil, {{"p", "a"}}, {{"p", "b"}, {"x", "a"}}, {{"x", ""}, {"p"}, {""}, {}}} {
-		raw, _, err := envelope.Sign(nil, sk, envelope.Template{Kind: 30000 + n, CreatedAt: time.Unix(int64(n), 0), Tags: tags})
-		if err != nil {
-			f.Fatal(err)
-		}
-		e, err := envelope.ParseEvent(raw)
-		if err != nil {
-			f.Fatal(err)
-		}
-		events, raws = append(events, e), append(raws, raw)
+		raw, _ := envelopetest.Sign(f, sk, envelope.Template{Kind: 30000 + n, CreatedAt: time.Unix(int64(n), 0), Tags: tags})
+		events, raws = append(events, *envelopetest.Parse(f, raw)), append(raws, raw)
 	}
 	for _, s := range []string{
 		`{}`, `{"kinds":[30000,30002,1]}`, `{"#p":["a","b"]}`, `{"#p":["b"],"#x":["a"]}`, `{"#x":[""]}`, `{"since":1,"until":2}`,

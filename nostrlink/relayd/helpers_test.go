@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 )
@@ -159,10 +160,7 @@ type author struct {
 
 func newAuthor(t testing.TB) author {
 	t.Helper()
-	sk, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sk := envelopetest.NewKey(t)
 	return author{t, sk}
 }
 
@@ -170,10 +168,7 @@ func (a author) hex() string { return a.sk.Public().Hex() }
 
 func (a author) sign(kind int, at time.Time, content string, tags ...[]string) (raw, id string) {
 	a.t.Helper()
-	b, eid, err := envelope.Sign(nil, a.sk, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags, Content: []byte(content)})
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	b, eid := envelopetest.Sign(a.t, a.sk, envelope.Template{Kind: kind, CreatedAt: at, Tags: tags, Content: []byte(content)})
 	return string(b), fmt.Sprintf("%x", eid)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // TestDiskThatFails: while the disk takes nothing, nothing is promised, not even
@@ -19,20 +20,10 @@ func TestDiskThatFails(t *testing.T) {
 	}
 	s := newStore(&Limits{MaxStored: 10, MaxStoredBytes: 1 << 20})
 	s.disk = d
-	sk, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sk := envelopetest.NewKey(t)
 	put := func(n int) (outcome, uint64) {
-		raw, _, err := envelope.Sign(nil, sk, envelope.Template{Kind: 1, CreatedAt: time.Unix(int64(n), 0), Content: fmt.Append(nil, n)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := envelope.ParseEvent(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.put(&e, raw, time.Unix(0, 0))
+		raw, _ := envelopetest.Sign(t, sk, envelope.Template{Kind: 1, CreatedAt: time.Unix(int64(n), 0), Content: fmt.Append(nil, n)})
+		return s.put(envelopetest.Parse(t, raw), raw, time.Unix(0, 0))
 	}
 	_, ticket := put(1)
 	if err := d.wait(ticket); err != nil {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 )
@@ -39,10 +40,7 @@ func run(t *testing.T, b relaytest.Behaviour, seed uint64) (o outcome) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		sk, err := envelope.GenerateSecretKey()
-		if err != nil {
-			t.Fatal(err)
-		}
+		sk := envelopetest.NewKey(t)
 		var mu sync.Mutex
 		var begun time.Time
 		filter := []relay.Filter{{Kinds: []int{28333}, Authors: []string{sk.Public().Hex()}}}
@@ -62,10 +60,7 @@ func run(t *testing.T, b relaytest.Behaviour, seed uint64) (o outcome) {
 		}
 		begun = time.Now()
 		for n := range events {
-			raw, id, err := envelope.Sign(nil, sk, envelope.Template{Kind: 28333, CreatedAt: time.Now(), Content: fmt.Append(nil, n)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			raw, id := envelopetest.Sign(t, sk, envelope.Template{Kind: 28333, CreatedAt: time.Now(), Content: fmt.Append(nil, n)})
 			err = c.Publish(t.Context(), raw, id, func(accepted bool, reason string) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -157,15 +152,9 @@ func TestBehaviour(t *testing.T) {
 func TestKeptEventsAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{Keep: 3}, InMemory: true})
-		sk, err := envelope.GenerateSecretKey()
-		if err != nil {
-			t.Fatal(err)
-		}
+		sk := envelopetest.NewKey(t)
 		for n := range 5 {
-			raw, _, err := envelope.Sign(nil, sk, envelope.Template{Kind: 28333, CreatedAt: time.Now(), Content: fmt.Append(nil, n)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			raw, _ := envelopetest.Sign(t, sk, envelope.Template{Kind: 28333, CreatedAt: time.Now(), Content: fmt.Append(nil, n)})
 			if err := r.Inject(raw); err != nil {
 				t.Fatal(err)
 			}
@@ -268,7 +257,7 @@ func TestAttacks(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				ends := []envelope.SecretKey{newKey(t), newKey(t)}
+				ends := []envelope.SecretKey{envelopetest.NewKey(t), envelopetest.NewKey(t)}
 				keys := []string{ends[0].Public().Hex(), ends[1].Public().Hex()}
 				var genuine, forged int
 				filter := []relay.Filter{{Kinds: []int{28333}, Tags: map[string][]string{"p": keys}}}
@@ -305,13 +294,4 @@ func TestAttacks(t *testing.T) {
 			})
 		})
 	}
-}
-
-func newKey(t *testing.T) envelope.SecretKey {
-	t.Helper()
-	sk, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sk
 }

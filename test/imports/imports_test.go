@@ -42,6 +42,7 @@ var layers = []layer{
 	{"nostrlink/name", nil, "a leaf: text in, name out"},
 	{"nostrlink/envelope", []string{"nostrlink/envelope/internal/*"}, "the only crypto on the data path, on its own"},
 	{"nostrlink/envelope/internal/*", nil, "arithmetic"},
+	{"nostrlink/envelope/envelopetest", []string{"nostrlink/envelope"}, "keys and events for tests"},
 	{"nostrlink/announce", []string{"nostrlink/name", "nostrlink/envelope"}, "what exits say of themselves, without I/O: events in, values out"},
 	{"nostrlink/invite", []string{"nostrlink/name", "nostrlink/envelope"}, "a leaf: text in, invitation out"},
 	{"nostrlink/cert", []string{"nostrlink/name", "nostrlink/envelope"}, "certificates and the events that vouch for them; who serves with them is others' business"},

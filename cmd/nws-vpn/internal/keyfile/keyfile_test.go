@@ -13,6 +13,7 @@ import (
 	"github.com/nbd-wtf/go-nostr/nip19"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // A key made for these tests, in both forms.
@@ -37,10 +38,7 @@ func write(t *testing.T, text string) string {
 }
 
 func TestCreateAndRead(t *testing.T) {
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	path := filepath.Join(t.TempDir(), "key")
 	if err := Create(path, key); err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/cert"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
 
@@ -46,11 +47,9 @@ type setting struct {
 
 func newSetting(t *testing.T) *setting {
 	t.Helper()
-	key, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := envelopetest.NewKey(t)
 	s := &setting{key: key, host: name.Name{Key: key.Public()}.Host()}
+	var err error
 	if s.keeper, err = cert.OpenKeeper(filepath.Join(t.TempDir(), "cert"), key.Public(), nil, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -215,10 +214,7 @@ func TestProgramsTrustTheSite(t *testing.T) {
 
 func TestAnotherSitesNameIsRefused(t *testing.T) {
 	s := newSetting(t)
-	other, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := envelopetest.NewKey(t)
 	for _, host := range []string{other.Public().NPub() + ".nostr", "www.example.com", "away.nostr"} {
 		if got, err := s.get(true, "https://"+host+"/", nil); err == nil {
 			t.Errorf("as %s: %q", host, got)
