@@ -55,9 +55,17 @@ func (l *Listener) TurnOut(turnOut func(Client) error) {
 }
 
 // Drain has the Listener take no new sessions, nor new streams of entries
-// without one: greetings are left to another process with the same key. Sessions
-// that are open go on.
-func (l *Listener) Drain() { l.draining.Store(true) }
+// without one: greetings are left to another process with the same key, and
+// entries are asked to go there with their next flows. Sessions that are open go
+// on.
+func (l *Listener) Drain() {
+	l.draining.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for g := range l.guests {
+		g.s.GoAway()
+	}
+}
 
 // admitGuest decides whether a session may be opened. If so, its client has one
 // more until hasArrived is called.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -20,18 +21,38 @@ const (
 	maxHuntPause = 5 * time.Second // between attempts to get another one
 )
 
-var errRestarted = errors.New("the exit has restarted, or another one has taken its place")
+// An exit that goes away asks for another session: with the process that takes
+// its place. The link makes one as soon as there is such a process; the flows of
+// the old session go on in it.
+const (
+	maxMovePause = time.Minute // between attempts to get that session
+	maxLeaving   = 4           // sessions that are kept for their last flows
+)
+
+var (
+	errRestarted = errors.New("the exit has restarted, or another one has taken its place")
+	errGoesAway  = errors.New("the exit goes away")
+)
 
 // keep stays with a session until it is lost, and says why, or ctx ends. next
 // is the session that takes its place, if there is one already.
 func (l *Link) keep(ctx context.Context, up *opened) (next *opened, err error) {
 	check := time.NewTicker(keepCheck)
 	defer check.Stop()
-	pause := minRetry
+	pause, movePause := minRetry, minRetry
 	var asked time.Time // when a mute last made us ask
+	away, again := up.session.GoingAway(), (<-chan time.Time)(nil)
 	for {
 		muted := false
 		select {
+		case <-away:
+			away, again = nil, time.After(time.Until(up.since.Add(minRetry)))
+		case <-again:
+			if next = l.move(ctx, up); next != nil {
+				return next, errGoesAway
+			}
+			again = time.After(movePause)
+			movePause = min(2*movePause, maxMovePause)
 		case <-ctx.Done():
 			return nil, nil
 		case <-up.session.Done():
@@ -94,6 +115,45 @@ func (o *opened) silentFor(now time.Time) time.Duration {
 		}
 	}
 	return now.Sub(o.bundle.heardAt())
+}
+
+// move asks for another session since the exit goes away. It returns nil if there
+// is none to be had, the old one has ended, or too many have been left already.
+func (l *Link) move(ctx context.Context, old *opened) *opened {
+	select {
+	case l.leaving <- struct{}{}:
+	default:
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		select {
+		case <-old.session.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	next, err := l.open(ctx)
+	if err != nil {
+		<-l.leaving
+		l.opts.Log.Debug("the exit goes away, and no other process has its key", "err", err)
+		return nil
+	}
+	return next
+}
+
+// leave closes a session that was moved from once its last flow has ended, or ctx
+// has.
+func (l *Link) leave(ctx context.Context, old *opened) {
+	stop := context.AfterFunc(ctx, func() { old.session.Close() })
+	defer stop()
+	old.dials.Wait() // no new ones begin
+	old.session.AwaitIdle(ctx)
+	old.close()
+	<-l.leaving
 }
 
 // hunt asks the exit for another session. It returns nil if there is none to be

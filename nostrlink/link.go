@@ -2,6 +2,7 @@ package nostrlink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -80,6 +81,8 @@ type Link struct {
 	refusals refusals     // of flows
 	asked    atomic.Int32 // work, by the exit, since it last answered
 
+	leaving chan struct{} // one for each session that is left for another, or about to be
+
 	taken, known         chan struct{} // closed by tookGreeting and answeredGreeting
 	takenOnce, knownOnce sync.Once
 
@@ -104,7 +107,8 @@ func (h *Hub) NewLink(exit envelope.PublicKey, relays []string, opts LinkOptions
 	return &Link{
 		hub: h, exit: exit, relays: relayURLs(relays), opts: opts,
 		since: time.Now(), changed: make(chan struct{}),
-		taken: make(chan struct{}), known: make(chan struct{}),
+		leaving: make(chan struct{}, maxLeaving),
+		taken:   make(chan struct{}), known: make(chan struct{}),
 	}
 }
 
@@ -196,7 +200,7 @@ func (l *Link) Serve(ctx context.Context) error {
 			continue
 		}
 		retry = minRetry
-		l.serveSessions(ctx, up)
+		l.serveSessions(ctx, up, &beside)
 	}
 	return ctx.Err()
 }
@@ -214,12 +218,20 @@ func (l *Link) retry(ctx context.Context, pause time.Duration, err error) {
 }
 
 // serveSessions keeps a session, and each that takes the place of the one
-// before, until one is lost.
-func (l *Link) serveSessions(ctx context.Context, up *opened) {
+// before, until one is lost. Those that were left for another go on in beside.
+func (l *Link) serveSessions(ctx context.Context, up *opened, beside *sync.WaitGroup) {
 	for up != nil {
 		l.set(Connected, up, nil)
 		l.opts.Log.Info("session with the exit is up", "relay", up.relay, "exit_software", up.agent)
 		next, err := l.keep(ctx, up)
+		if errors.Is(err, errGoesAway) {
+			l.opts.Log.Info("the exit goes away: another process of it takes the new flows")
+			l.set(Connected, next, nil)
+			left := up
+			beside.Go(func() { l.leave(ctx, left) })
+			up = next
+			continue
+		}
 		if err != nil {
 			l.opts.Log.Warn("session with the exit was lost", "err", err)
 		}
@@ -277,44 +289,58 @@ func (l *Link) Connect(ctx context.Context) error {
 // Without a session there are "tcp" and, with LinkOptions.Resolver, "dns" only,
 // and no verdict: see compat.Entry.
 func (l *Link) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	s, err := l.current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.DialContext(ctx, network, address)
+	return l.dialWith(ctx, func(d dialer) (net.Conn, error) { return d.DialContext(ctx, network, address) })
 }
 
 // DialEarly opens a TCP flow as DialContext does but does not wait for the
 // exit's verdict, and sends first, which is copied, along with the request. A
 // refusal comes from Read and Write. It waits for a session.
 func (l *Link) DialEarly(ctx context.Context, network, address string, first []byte) (net.Conn, error) {
-	s, err := l.current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.DialEarly(ctx, network, address, first)
+	return l.dialWith(ctx, func(d dialer) (net.Conn, error) { return d.DialEarly(ctx, network, address, first) })
 }
 
-// current waits for a session, or the way without one.
-func (l *Link) current(ctx context.Context) (dialer, error) {
+// dialWith dials with what there is, and again if that has just ended.
+func (l *Link) dialWith(ctx context.Context, dial func(dialer) (net.Conn, error)) (net.Conn, error) {
+	for {
+		d, release, err := l.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dial(d)
+		release()
+		if !errors.Is(err, session.ErrEnded) {
+			return conn, err
+		}
+	}
+}
+
+// current waits for a session that has not ended, or the way without one. The
+// session is not left before release is called.
+func (l *Link) current(ctx context.Context) (_ dialer, release func(), _ error) {
 	for {
 		l.mu.Lock()
 		up, plain, state, failure, changed := l.up, l.plain, l.state, l.failure, l.changed
+		if up != nil && up.session.Err() != nil {
+			up = nil // there will be another one
+		}
+		if up != nil {
+			up.dials.Add(1)
+		}
 		l.mu.Unlock()
 		switch {
 		case up != nil:
-			return up, nil
+			return up, up.dials.Done, nil
 		case plain != nil:
-			return plain, nil
+			return plain, func() {}, nil
 		case state == Disconnected:
-			return nil, net.ErrClosed
+			return nil, nil, net.ErrClosed
 		}
 		select {
 		case <-ctx.Done():
 			if failure == nil {
 				failure = ctx.Err()
 			}
-			return nil, &wire.Error{Code: wire.CodeNetUnreachable, Text: failure.Error()}
+			return nil, nil, &wire.Error{Code: wire.CodeNetUnreachable, Text: failure.Error()}
 		case <-changed:
 		}
 	}
@@ -324,7 +350,9 @@ func (l *Link) current(ctx context.Context) (dialer, error) {
 type opened struct {
 	session *session.Session
 	bundle  *bundle
-	relay   string // over which the exit answered
+	since   time.Time
+	dials   sync.WaitGroup // begins while it is the Link's
+	relay   string         // over which the exit answered
 	agent   string
 }
 

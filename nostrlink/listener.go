@@ -345,6 +345,9 @@ func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia
 	l.mu.Lock()
 	l.guests[g] = struct{}{}
 	l.mu.Unlock()
+	if l.draining.Load() { // since it greeted
+		s.GoAway()
+	}
 	l.sessions.Add(1)
 	l.wg.Go(func() {
 		l.serveSession(ctx, g, v.bundle, handle)

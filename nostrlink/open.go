@@ -96,7 +96,7 @@ func (l *Link) take(b *bundle, a *answered) *opened {
 	if len(b.directs) > 0 {
 		s.Ping() // the exit dials once it has heard us, and so do we
 	}
-	return &opened{session: s, bundle: b, relay: a.relay, agent: oneLine(a.welcome.Agent)}
+	return &opened{session: s, bundle: b, since: time.Now(), relay: a.relay, agent: oneLine(a.welcome.Agent)}
 }
 
 // greetAll sends the greeting over every relay until the exit answers one, or

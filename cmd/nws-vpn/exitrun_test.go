@@ -25,7 +25,6 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
-	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
 // testExit is what exits of a test share: a relay, a key and a configuration.
@@ -311,22 +310,20 @@ func TestExitIsReplaced(t *testing.T) {
 		t.Fatalf("the old one has ended while it had a flow: %v", err)
 	default:
 	}
+	// The entry of the old one comes over by itself, and keeps its flow.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for e.status().Sessions < 2 {
+		if ctx.Err() != nil {
+			t.Fatal("it does not come over")
+		}
+	}
 	echo(t, long, "the end")
 	long.Close()
 	if err := <-old.ended; err != nil {
 		t.Errorf("the old one: %v", err)
 	}
-	// The entry of the old one comes over by itself. A flow that it opens in the
-	// moment in which its session ends does not.
-	var again net.Conn
-	for again == nil {
-		var err error
-		if again, err = link.DialContext(t.Context(), "tcp", to); err != nil && wire.CodeOf(err) != wire.CodeGoingAway {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { again.Close() })
-	echo(t, again, "again")
+	echo(t, dialFlow(t, link, to), "again")
 	if s := e.status(); s.Flows.TCP != 2 {
 		t.Errorf("the new process: %+v", s)
 	}

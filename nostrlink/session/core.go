@@ -52,6 +52,8 @@ type core struct {
 	unsent             int    // bytes all streams have written and not sent
 	dgIn, dgOut        datagramTotal
 	ping               bool // a PING is to be sent
+	sendGoAway         bool // listener: a GOAWAY is to be sent
+	toldToGo           bool // GOAWAY was sent, or has come
 
 	waiting    bool          // the peer owes us an acknowledgement
 	progressAt time.Duration // since then, or since the last one
@@ -224,7 +226,7 @@ func (c *core) outstanding() bool {
 
 // hasWork reports whether there is something to send beside acknowledgements.
 func (c *core) hasWork() bool {
-	return c.control.head != nil || c.fresh.n > 0 || c.bulk.n > 0 || c.sendLimit || c.ping
+	return c.control.head != nil || c.fresh.n > 0 || c.bulk.n > 0 || c.sendLimit || c.sendGoAway || c.ping
 }
 
 // deadline is when tick is due, or never.

@@ -17,6 +17,7 @@ const (
 	sentMaxData // off is the limit; of the session when stream is nil
 	sentStop
 	sentReset
+	sentGoAway
 )
 
 // sentFrame is what must be sent again when its packet is lost.
@@ -145,8 +146,9 @@ func (c *core) requeue(k *sentPacket) {
 	for i := range k.frames {
 		f := &k.frames[i]
 		s := f.stream
-		if s == nil { // MAX_DATA of the session
-			c.sendLimit = c.sendLimit || f.off == c.rxLimit
+		if s == nil { // of the session
+			c.sendLimit = c.sendLimit || f.kind == sentMaxData && f.off == c.rxLimit
+			c.sendGoAway = c.sendGoAway || f.kind == sentGoAway
 			continue
 		}
 		if s.gone {

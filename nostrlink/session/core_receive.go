@@ -93,6 +93,8 @@ func (c *core) onFrame(now time.Duration, f *wire.Frame) bool {
 	case wire.FramePing:
 	case wire.FrameOpen:
 		return c.onOpen(&f.Open)
+	case wire.FrameGoAway:
+		c.onGoAway()
 	case wire.FrameClose:
 		c.fail(closeError(&f.Close), nil)
 	default:
@@ -103,6 +105,21 @@ func (c *core) onFrame(now time.Duration, f *wire.Frame) bool {
 		return c.onStreamFrame(f)
 	}
 	return true
+}
+
+// goAway asks the dialer for another session.
+func (c *core) goAway() {
+	if c.cfg.Role == Listener && c.err == nil && !c.toldToGo {
+		c.toldToGo, c.sendGoAway = true, true
+	}
+}
+
+func (c *core) onGoAway() {
+	if c.cfg.Role == Listener {
+		c.violation(wire.CodeProtocol, "GOAWAY from the dialer")
+		return
+	}
+	c.toldToGo = true
 }
 
 // onStreamFrame acts on the frames that belong to one stream.

@@ -201,6 +201,11 @@ func (c *core) fill(p *pathState, k *sentPacket, b []byte) []byte {
 		k.frames = append(k.frames, sentFrame{kind: sentMaxData, off: c.rxLimit})
 		c.sendLimit = false
 	}
+	if c.sendGoAway && p.maxPacket-len(b) >= minPiece {
+		b = wire.AppendGoAway(b)
+		k.frames = append(k.frames, sentFrame{kind: sentGoAway})
+		c.sendGoAway = false
+	}
 	for c.control.head != nil {
 		var ok bool
 		if b, ok = c.appendControl(c.control.head, k, b, p.maxPacket); !ok {

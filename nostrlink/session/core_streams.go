@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
@@ -11,7 +12,7 @@ import (
 func (c *core) dial(network wire.Network, dest string, uuid [16]byte, firstBytes []byte) (*stream, error) {
 	switch {
 	case c.err != nil:
-		return nil, c.err
+		return nil, fmt.Errorf("%w: %w", ErrEnded, c.err)
 	case c.open >= c.cfg.Peer.MaxStreams:
 		return nil, &wire.Error{Code: wire.CodeBusy, Text: "as many streams are open as the peer allows"}
 	case len(dest) > wire.MaxDest || len(firstBytes) > unsentFair:

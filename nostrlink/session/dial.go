@@ -15,7 +15,7 @@ import (
 // With "tcp", and with "dns" for the other end's resolver (address is ""), the
 // result is a *Stream, once the other end has accepted it. A refusal is a
 // *wire.Error, which unwraps to the errno a local dial would have failed with.
-// When ctx ends first the other end is told.
+// When ctx ends first the other end is told. ErrEnded says that nothing was sent.
 //
 // With "udp", and with "ping" for echoes (address is a host without a port),
 // the result is a *Datagrams, at once: the first datagram asks for the flow.

@@ -123,6 +123,7 @@ func TestViolations(t *testing.T) {
 		{"refused by the dialer", wire.CodeProtocol, func(p *peer) {
 			p.send(wire.Frame{Type: wire.FrameRefuse, Refuse: wire.Refuse{ID: 1}})
 		}},
+		{"going away as the dialer", wire.CodeProtocol, func(p *peer) { p.send(wire.Frame{Type: wire.FrameGoAway}) }},
 		{"beyond the stream's credit", wire.CodeFlowControl, func(p *peer) { p.send(dataFrame(1, 1<<18, "x")) }},
 		{"beyond the stream's credit by an end", wire.CodeFlowControl, func(p *peer) { p.send(finFrame(1, 1<<20, "")) }},
 		{"beyond the stream's credit by a reset", wire.CodeFlowControl, func(p *peer) { p.send(resetFrame(1, 1<<20)) }},

@@ -25,6 +25,9 @@ const (
 // for much longer.
 var ErrPeerSilent = errors.New("session: peer is silent")
 
+// ErrEnded is for a stream that was not opened, since the session had ended before.
+var ErrEnded = errors.New("session: it has ended")
+
 // errAnswered is for a second answer to a Request.
 var errAnswered = errors.New("session: request was answered before")
 
@@ -35,6 +38,7 @@ const goodbyeTime = time.Second
 type Session struct {
 	start time.Time
 	done  chan struct{}
+	away  chan struct{}  // closed when the other end asks for another session
 	left  chan struct{}  // closed when, after the end, no sender is left
 	wg    sync.WaitGroup // the timekeeper and the senders
 
@@ -43,7 +47,9 @@ type Session struct {
 	timer    *time.Timer
 	armed    time.Duration // when timer fires, or never
 	incoming sync.Cond     // for Accept
+	idle     sync.Cond     // for AwaitIdle
 	paths    []*Path
+	leaving  bool // away is closed
 	ended    bool
 }
 
@@ -53,12 +59,13 @@ func New(cfg Config) *Session {
 	s := &Session{
 		start: time.Now(),
 		done:  make(chan struct{}),
+		away:  make(chan struct{}),
 		left:  make(chan struct{}),
 		core:  newCore(cfg, 0),
 		timer: time.NewTimer(time.Minute),
 		armed: never,
 	}
-	s.incoming.L = &s.mu
+	s.incoming.L, s.idle.L = &s.mu, &s.mu
 	s.wg.Go(s.keepTime)
 	return s
 }
@@ -71,6 +78,13 @@ func (s *Session) now() time.Duration { return time.Since(s.start) }
 func (s *Session) after(now time.Duration) {
 	if len(s.core.requests) > 0 {
 		s.incoming.Broadcast()
+	}
+	if s.core.open == 0 {
+		s.idle.Broadcast()
+	}
+	if s.core.toldToGo && !s.leaving && s.core.cfg.Role == Dialer {
+		s.leaving = true
+		close(s.away)
 	}
 	for _, p := range s.paths {
 		if p.idle && s.core.ready(now, p.state) {
@@ -95,6 +109,7 @@ func (s *Session) end() {
 	s.ended = true
 	s.core.cfg.Log.Debug("session ended", "err", s.core.err)
 	s.incoming.Broadcast()
+	s.idle.Broadcast()
 	for _, p := range s.paths {
 		p.wake.Signal()
 	}
@@ -184,6 +199,34 @@ func (s *Session) Ping() {
 	defer s.mu.Unlock()
 	s.core.ping = true
 	s.after(s.now())
+}
+
+// GoAway asks the other end to open new streams in another session, and does not
+// wait. The streams that are open go on, and new ones are still taken. It is for
+// the listener, and does nothing a second time.
+func (s *Session) GoAway() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.goAway()
+	s.after(s.now())
+}
+
+// GoingAway is closed when the other end has called GoAway.
+func (s *Session) GoingAway() <-chan struct{} { return s.away }
+
+// AwaitIdle waits until no stream is open, the session has ended, or ctx has.
+func (s *Session) AwaitIdle(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.idle.Broadcast()
+	})
+	defer stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.core.open > 0 && s.core.err == nil && ctx.Err() == nil {
+		s.idle.Wait()
+	}
 }
 
 // Stats counts what the session has done.

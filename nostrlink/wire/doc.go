@@ -38,6 +38,7 @@
 //	0x0a DATAGRAM  stream id, len, data
 //	0x0b PING
 //	0x0c CLOSE     code, len, text
+//	0x0d GOAWAY
 //
 // An ACK names ranges of packet numbers, newest first, as RFC 9000 section
 // 19.3.1 does: the first range is largest-first … largest, each further one
@@ -59,6 +60,9 @@
 // twice in a session; the uuid is the stream's NWS key. A datagram flow is a
 // stream whose network is "udp" or "ping": it has OPEN, OPENED, DATAGRAM and
 // RESET, and the data of its OPEN, if any, is its first datagram.
+// GOAWAY, from the listener, asks the dialer to open new streams in another
+// session; those that are open go on in this one.
+//
 // MAX_DATA, and the windows of OPEN and OPENED, are absolute: how many bytes of
 // the stream (or of all streams together) the sender of the frame is ready to
 // take since the beginning.

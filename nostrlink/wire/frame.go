@@ -19,6 +19,7 @@ const (
 	FrameDatagram FrameType = 0x0a
 	FramePing     FrameType = 0x0b
 	FrameClose    FrameType = 0x0c
+	FrameGoAway   FrameType = 0x0d
 )
 
 // Network says what kind of destination a stream has.

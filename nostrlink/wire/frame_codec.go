@@ -29,6 +29,8 @@ func (f *Frame) Append(b []byte) []byte {
 		return f.Datagram.Append(b)
 	case FrameClose:
 		return f.Close.Append(b)
+	case FrameGoAway:
+		return AppendGoAway(b)
 	}
 	return AppendPing(b)
 }
@@ -157,6 +159,9 @@ func (f *Datagram) Append(b []byte) []byte {
 // AppendPing appends a PING: a frame that only asks for an acknowledgement.
 func AppendPing(b []byte) []byte { return append(b, byte(FramePing)) }
 
+// AppendGoAway appends a GOAWAY, which says all by its type.
+func AppendGoAway(b []byte) []byte { return append(b, byte(FrameGoAway)) }
+
 // Append appends the frame.
 func (f *Close) Append(b []byte) []byte {
 	b = AppendVarint(append(b, byte(FrameClose)), uint64(f.Code))
@@ -195,7 +200,7 @@ func ParseFrame(f *Frame, b []byte) (rest []byte, err error) {
 		f.Stop = Stop{ID: r.id(), Code: r.code()}
 	case FrameDatagram:
 		f.Datagram = Datagram{ID: r.id(), Data: r.bytes(MaxMessage)}
-	case FramePing:
+	case FramePing, FrameGoAway:
 	case FrameClose:
 		f.Close = Close{Code: r.code(), Text: r.bytes(MaxText)}
 	default:

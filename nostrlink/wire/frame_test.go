@@ -43,6 +43,7 @@ var frames = []struct {
 	{"datagram", Frame{Type: FrameDatagram, Datagram: Datagram{ID: 9, Data: []byte{1, 2, 3}}}},
 	{"ping", Frame{Type: FramePing}},
 	{"open ping", Frame{Type: FrameOpen, Open: Open{ID: 3, Network: NetworkPing, Destination: []byte("example.org"), Data: []byte{0, 1, 'h', 'i'}}}},
+	{"goaway", Frame{Type: FrameGoAway}},
 	{"close", Frame{Type: FrameClose, Close: Close{Code: CodeGoingAway, Text: []byte("bye")}}},
 }
 
@@ -51,7 +52,7 @@ func meaning(f *Frame) map[string]any {
 	v := map[FrameType]any{
 		FrameAck: f.Ack, FrameOpen: f.Open, FrameOpened: f.Opened, FrameRefuse: f.Refuse, FrameData: f.Data,
 		FrameDataFin: f.Data, FrameMaxData: f.MaxData, FrameReset: f.Reset, FrameStop: f.Stop,
-		FrameDatagram: f.Datagram, FramePing: struct{}{}, FrameClose: f.Close,
+		FrameDatagram: f.Datagram, FramePing: struct{}{}, FrameClose: f.Close, FrameGoAway: struct{}{},
 	}[f.Type]
 	m := map[string]any{}
 	r := reflect.ValueOf(v)
@@ -133,7 +134,7 @@ func TestFrameCutOff(t *testing.T) {
 func TestFrameRefused(t *testing.T) {
 	for _, test := range []struct{ name, bytes string }{
 		{"type 0", "00"},
-		{"unknown type", "0d"},
+		{"unknown type", "0e"},
 		{"number not in its shortest form", "074001400005"},
 		{"ack range below zero", "0105000006"},
 		{"ack gap below zero", "01050001000400"},
