@@ -7,18 +7,16 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/net/dns/dnsmessage"
 
-	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
+	"github.com/nws-vpn/nws-vpn/internal/netlab/labtest"
 	"github.com/nws-vpn/nws-vpn/netstack"
 	"github.com/nws-vpn/nws-vpn/tun"
 )
@@ -38,45 +36,13 @@ func (sayAddress) DialContext(_ context.Context, network, address string) (net.C
 // machine is a host whose default route is a TUN device served by i.
 func machine(t *testing.T, i *Interceptor) *netlab.Host {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces and a TUN device")
-	}
-	lab := netlab.New()
-	t.Cleanup(func() { lab.Close() })
-	host, err := lab.Host("machine")
-	if err != nil {
+	host := labtest.Host(t, "machine")
+	var dev tun.Device
+	if err := host.Do(func() (err error) { dev, err = tun.Open("nws0", 1420); return err }); err != nil {
 		t.Fatal(err)
 	}
-	var dev tun.Device
-	err = host.Do(func() error {
-		if dev, err = tun.Open("nws0", 1420); err != nil {
-			return err
-		}
-		link, err := netlink.LinkByName("nws0")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		for _, text := range []string{"198.18.0.1/32", "fd6e:7773:7670::1/128"} {
-			addr, err := netlink.ParseAddr(text)
-			if err != nil {
-				return err
-			}
-			if err := ifaddr.Replace(link.Attrs().Index, addr); err != nil {
-				return err
-			}
-		}
-		for _, text := range []string{"0.0.0.0/0", "::/0"} {
-			_, dst, _ := net.ParseCIDR(text)
-			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := host.LeadInto("nws0", "198.18.0.1/32", "fd6e:7773:7670::1/128"); err != nil {
+		dev.Close()
 		t.Fatal(err)
 	}
 	handler := i.Handler(netstack.Forward(i.Dialer(sayAddress{}), netstack.ForwardOptions{}))

@@ -12,21 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
+	"github.com/nws-vpn/nws-vpn/internal/netlab/labtest"
 )
 
 // pinger is a host behind a router that has no way to anywhere else. Its exit
 // may ping whomever it likes.
 func pinger(t *testing.T) (*netlab.Host, *Server) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
-	lab := netlab.New()
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	lab := labtest.New(t)
 	host, err := lab.Host("exit")
 	if err != nil {
 		t.Fatal(err)

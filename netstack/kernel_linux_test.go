@@ -16,8 +16,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nws-vpn/nws-vpn/internal/netlab"
 )
 
 // netstat reads a counter of the programs' kernel.
@@ -135,9 +136,9 @@ func TestKernelReusesOnePort(t *testing.T) {
 			from := netip.AddrPortFrom(program4, 20000)
 			err := w.host.Do(func() error {
 				for i := range times {
-					fd, err := connectTo(server4, from)
+					fd, err := netlab.Connect(server4, from)
 					for err == unix.EADDRNOTAVAIL { // its last packet is on the way
-						fd, err = connectTo(server4, from)
+						fd, err = netlab.Connect(server4, from)
 					}
 					if err == nil {
 						err = test.goodbye(fd)
@@ -160,7 +161,7 @@ func TestKernelReusesOnePort(t *testing.T) {
 }
 
 func greet(to netip.AddrPort) error {
-	fd, err := connectTo(to, netip.AddrPort{})
+	fd, err := netlab.Connect(to, netip.AddrPort{})
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -283,14 +284,7 @@ func TestKernelTakesTheDeviceAway(t *testing.T) {
 	w := newKernelWorld(t, h, Options{})
 	w.dial(t, "tcp", server4.String())
 	take(t, conns)
-	err := w.host.Do(func() error {
-		link, err := netlink.LinkByName("test0")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkDel(link)
-	})
-	if err != nil {
+	if err := w.host.RemoveLink("test0"); err != nil {
 		t.Fatal(err)
 	}
 	take(t, w.stack.Failed())

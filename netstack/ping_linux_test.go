@@ -40,7 +40,7 @@ func (w *kernelWorld) pingSocket(t *testing.T, to netip.Addr) net.Conn {
 			return err
 		}
 		file = os.NewFile(uintptr(fd), "ping")
-		return errors.Join(unix.SetsockoptInt(fd, level, option, 1), unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, 0))))
+		return errors.Join(unix.SetsockoptInt(fd, level, option, 1), unix.Connect(fd, netlab.Sockaddr(netip.AddrPortFrom(to, 0))))
 	})
 	if file != nil {
 		defer file.Close()

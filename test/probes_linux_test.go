@@ -69,12 +69,12 @@ func (p probe) sendHere() error {
 			return err
 		}
 		// The SYN is on the wire, if it ever gets there, when connect returns.
-		if err := unix.Connect(fd, sockaddr(p.to)); err != unix.EINPROGRESS {
+		if err := unix.Connect(fd, netlab.Sockaddr(p.to)); err != unix.EINPROGRESS {
 			return err
 		}
 		return nil
 	}
-	return unix.Sendmsg(fd, p.payload(), p.control, sockaddr(p.to), 0)
+	return unix.Sendmsg(fd, p.payload(), p.control, netlab.Sockaddr(p.to), 0)
 }
 
 // sends reports whether a packet is the probe's.
@@ -111,17 +111,6 @@ func (p probe) payload() []byte {
 	return text
 }
 
-func sockaddr(to netip.AddrPort) unix.Sockaddr {
-	if to.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
-	}
-	a := &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
-	if zone := to.Addr().Zone(); zone != "" {
-		_, _ = fmt.Sscan(zone, &a.ZoneId)
-	}
-	return a
-}
-
 func toDevice(name string) setting {
 	return func(fd int) error { return unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, name) }
 }
@@ -135,7 +124,7 @@ func option(level, name, value int) setting {
 }
 
 func from(address string) setting {
-	return func(fd int) error { return unix.Bind(fd, sockaddr(netip.MustParseAddrPort(address))) }
+	return func(fd int) error { return unix.Bind(fd, netlab.Sockaddr(netip.MustParseAddrPort(address))) }
 }
 
 // Who sends.

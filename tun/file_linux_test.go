@@ -10,6 +10,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
+	"github.com/nws-vpn/nws-vpn/internal/netlab/labtest"
 )
 
 // openElsewhere makes a device in a host and takes it over outside.
@@ -40,7 +41,7 @@ func openElsewhere(t *testing.T, host *netlab.Host) Device {
 
 // A device of another namespace does all that one's own does.
 func TestFromFile(t *testing.T) {
-	host := newHost(t)
+	host := labtest.Host(t, "machine")
 	d := openElsewhere(t, host)
 	if d.Name() != "test0" || d.MTU() != 1400 || !d.Offload() {
 		t.Errorf("device %s, MTU %d, offload %v", d.Name(), d.MTU(), d.Offload())

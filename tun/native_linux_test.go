@@ -10,58 +10,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
+	"github.com/nws-vpn/nws-vpn/internal/netlab/labtest"
 )
-
-func newHost(t *testing.T) *netlab.Host {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: a TUN device in a network namespace")
-	}
-	lab := netlab.New()
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	host, err := lab.Host("machine")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return host
-}
 
 // openNative opens a device with addresses and routes.
 func openNative(t *testing.T, host *netlab.Host) Device {
 	t.Helper()
 	var d Device
 	err := host.Do(func() (err error) {
-		if d, err = Open("test0", 1500); err != nil {
-			return err
-		}
-		link, err := netlink.LinkByName("test0")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		for _, text := range []string{"10.0.0.1/24", "fd00::1/64"} {
-			addr, _ := netlink.ParseAddr(text)
-			addr.Flags = unix.IFA_F_NODAD
-			if err := ifaddr.Replace(link.Attrs().Index, addr); err != nil {
-				return err
-			}
-		}
-		return nil
+		d, err = Open("test0", 1500)
+		return err
 	})
-	if d != nil {
-		t.Cleanup(func() { d.Close() })
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { d.Close() })
+	err = errors.Join(host.SetLink("test0", true), host.AddAddress("test0", "10.0.0.1/24"), host.AddAddress("test0", "fd00::1/64"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +36,7 @@ func openNative(t *testing.T, host *netlab.Host) Device {
 }
 
 func TestOpen(t *testing.T) {
-	host := newHost(t)
+	host := labtest.Host(t, "machine")
 	d := openNative(t, host)
 	if d.Name() != "test0" || d.MTU() != 1500 || !d.Offload() {
 		t.Errorf("device %s, MTU %d, offload %v", d.Name(), d.MTU(), d.Offload())
@@ -104,7 +71,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestNativeClose(t *testing.T) {
-	testClose(t, openNative(t, newHost(t)))
+	testClose(t, openNative(t, labtest.Host(t, "machine")))
 }
 
 // readFrom returns the next packet of a protocol, past what the kernel says on
@@ -121,7 +88,7 @@ func readFrom(t *testing.T, d Device, protocol byte) ([]byte, Header) {
 
 // The kernel leaves the checksum of its own packets to the device.
 func TestNativeReads(t *testing.T) {
-	host := newHost(t)
+	host := labtest.Host(t, "machine")
 	d := openNative(t, host)
 	for _, to := range []string{"10.0.0.2:1000", "[fd00::2]:1000"} {
 		c, err := host.DialContext(t.Context(), "udp", to)
@@ -143,7 +110,7 @@ func TestNativeReads(t *testing.T) {
 
 // What is written arrives, as one packet that is much longer than the MTU.
 func TestNativeWrites(t *testing.T) {
-	host := newHost(t)
+	host := labtest.Host(t, "machine")
 	d := openNative(t, host)
 	c, err := host.ListenPacket("udp", "10.0.0.1:1000")
 	if err != nil {

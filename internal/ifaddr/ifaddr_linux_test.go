@@ -3,33 +3,20 @@ package ifaddr_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/nws-vpn/nws-vpn/internal/ifaddr"
-	"github.com/nws-vpn/nws-vpn/internal/netlab"
+	"github.com/nws-vpn/nws-vpn/internal/netlab/labtest"
 )
 
 // Without the wait, some of the first addresses of a busy machine are not yet
 // the kernel's own.
 func TestAnAddressWorksAtOnce(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: a network namespace")
-	}
-	lab := netlab.New()
-	defer func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	host, err := lab.Host("machine")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = host.Do(func() error {
+	host := labtest.Host(t, "machine")
+	err := host.Do(func() error {
 		for i := range 50 {
 			if err := addAndAsk(fmt.Sprint("test", i), fmt.Sprintf("fd00:%d::1/64", i+1)); err != nil {
 				return err

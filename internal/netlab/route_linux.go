@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -86,6 +87,27 @@ func (h *Host) AddAddress(device, address string) error {
 	err := (End{Host: h, Device: device, Addresses: []string{address}}).addAddresses()
 	if err != nil {
 		return fmt.Errorf("netlab: address of %s %s: %w", h.name, device, err)
+	}
+	return nil
+}
+
+// LeadInto sets an interface up, gives it an address of each family that is to
+// lead there, with its prefix length, and makes it the way to everything else.
+func (h *Host) LeadInto(device string, addresses ...string) error {
+	if err := h.SetLink(device, true); err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		everything := "::/0"
+		if !strings.Contains(a, ":") {
+			everything = "0.0.0.0/0"
+		}
+		if err := h.AddAddress(device, a); err != nil {
+			return err
+		}
+		if err := h.AddWay(Way{To: everything, Device: device}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

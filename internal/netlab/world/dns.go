@@ -27,24 +27,23 @@ type Records struct {
 // asked. Unknown names get NXDOMAIN.
 type DNSServer struct {
 	packets []net.PacketConn
-	streams []net.Listener
+	streams []*tcpServer
 	running sync.WaitGroup
 	closing sync.Once
 
 	mu    sync.Mutex
 	zone  Zone
 	asked []string
-	conns map[net.Conn]bool // nil when closed
 }
 
 // ServeDNS answers on the sockets until Close, which closes them.
 func ServeDNS(zone Zone, packets []net.PacketConn, streams []net.Listener) *DNSServer {
-	s := &DNSServer{zone: zone, packets: packets, streams: streams, conns: map[net.Conn]bool{}}
+	s := &DNSServer{zone: zone, packets: packets}
 	for _, p := range packets {
 		s.running.Go(func() { s.servePacket(p) })
 	}
 	for _, l := range streams {
-		s.running.Go(func() { s.serveStream(l) })
+		s.streams = append(s.streams, serveTCP(l, s.serveConn))
 	}
 	return s
 }
@@ -77,12 +76,6 @@ func (s *DNSServer) close() error {
 	for _, l := range s.streams {
 		errs = append(errs, l.Close())
 	}
-	s.mu.Lock()
-	for c := range s.conns {
-		c.Close()
-	}
-	s.conns = nil
-	s.mu.Unlock()
 	s.running.Wait()
 	return errors.Join(errs...)
 }
@@ -104,49 +97,26 @@ func (s *DNSServer) servePacket(p net.PacketConn) {
 	}
 }
 
-func (s *DNSServer) serveStream(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		if s.conns == nil {
-			c.Close()
-		} else {
-			s.conns[c] = true
-			s.running.Go(func() { s.serveConn(c) })
-		}
-		s.mu.Unlock()
-	}
-}
-
-func (s *DNSServer) serveConn(c net.Conn) {
-	defer func() {
-		c.Close()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
+func (s *DNSServer) serveConn(c net.Conn) error {
 	for {
 		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-			return
+			return err
 		}
 		var size [2]byte
 		if _, err := io.ReadFull(c, size[:]); err != nil {
-			return
+			return err
 		}
 		query := make([]byte, binary.BigEndian.Uint16(size[:]))
 		if _, err := io.ReadFull(c, query); err != nil {
-			return
+			return err
 		}
 		answer, _ := s.answer(query)
 		if answer == nil {
-			return
+			return nil
 		}
 		framed := binary.BigEndian.AppendUint16(nil, uint16(len(answer)))
 		if _, err := c.Write(append(framed, answer...)); err != nil {
-			return
+			return err
 		}
 	}
 }

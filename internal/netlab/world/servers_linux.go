@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
@@ -119,56 +118,8 @@ func (w *World) ServeTCP(h *netlab.Host, address string, talk func(net.Conn) err
 	if err != nil {
 		return err
 	}
-	s := &tcpServer{listener: l, conns: map[net.Conn]bool{}}
-	s.running.Go(func() { s.serve(talk) })
-	w.Keep(s)
+	w.Keep(serveTCP(l, talk))
 	return nil
-}
-
-type tcpServer struct {
-	listener net.Listener
-	running  sync.WaitGroup
-	mu       sync.Mutex
-	conns    map[net.Conn]bool // nil when closed
-}
-
-func (s *tcpServer) serve(talk func(net.Conn) error) {
-	for {
-		c, err := s.listener.Accept()
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		if s.conns == nil {
-			c.Close()
-		} else {
-			s.conns[c] = true
-			s.running.Go(func() { s.handle(c, talk) })
-		}
-		s.mu.Unlock()
-	}
-}
-
-func (s *tcpServer) handle(c net.Conn, talk func(net.Conn) error) {
-	defer func() {
-		c.Close()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
-	_ = talk(c) // what went wrong shows at the other side
-}
-
-func (s *tcpServer) Close() error {
-	err := s.listener.Close()
-	s.mu.Lock()
-	for c := range s.conns {
-		c.Close()
-	}
-	s.conns = nil
-	s.mu.Unlock()
-	s.running.Wait()
-	return err
 }
 
 func echo(c net.Conn) error {

@@ -2,7 +2,6 @@ package tunbench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nws-vpn/nws-vpn/internal/netlab"
 )
 
 // median measures a few times.
@@ -34,48 +35,14 @@ func median(ctx context.Context, rounds int, measure func(context.Context) (floa
 	return values[len(values)/2], nil
 }
 
-// connect opens a blocking socket on the calling thread. Calls on it give up
-// after ten seconds: nothing here takes that long unless it has stalled.
+// connect opens a blocking socket on the calling thread, for what nothing here
+// takes ten seconds of unless it has stalled.
 func connect(to netip.AddrPort) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := netlab.Connect(to, netip.AddrPort{})
 	if err != nil {
-		return -1, err
-	}
-	patience := unix.Timeval{Sec: 10}
-	err = errors.Join(
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience))
-	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
-	}
-	if err == unix.EINTR {
-		err = finishConnect(fd, int(patience.Sec)*1000)
-	}
-	if err != nil {
-		unix.Close(fd)
 		return -1, fmt.Errorf("connect to %s: %w", to, err)
 	}
 	return fd, nil
-}
-
-// finishConnect waits for a connect() that a signal of Go's runtime interrupted.
-func finishConnect(fd, milliseconds int) error {
-	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, milliseconds)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return err
-		case n == 0:
-			return unix.ETIMEDOUT
-		}
-		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && errno != 0 {
-			err = unix.Errno(errno)
-		}
-		return err
-	}
 }
 
 // upload measures what reaches the handler, not what the kernel has buffered.

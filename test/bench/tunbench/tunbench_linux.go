@@ -3,12 +3,9 @@ package tunbench
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/netstack"
@@ -86,44 +83,17 @@ func start(period time.Duration) (b *bench, err error) {
 		return b, err
 	}
 	var dev tun.Device
-	if err = b.host.Do(func() (err error) {
-		if dev, err = tun.Open(device, mtu); err != nil {
-			return err
-		}
-		return configure()
-	}); err != nil {
-		if dev != nil {
-			dev.Close()
-		}
+	if err = b.host.Do(func() (err error) { dev, err = tun.Open(device, mtu); return err }); err != nil {
+		return b, err
+	}
+	if err = b.host.LeadInto(device, "10.0.0.1/24"); err != nil {
+		dev.Close()
 		return b, err
 	}
 	if b.stack, err = netstack.New(dev, netstack.Forward(services{}, netstack.ForwardOptions{}), netstack.Options{}); err != nil {
 		dev.Close()
 	}
 	return b, err
-}
-
-// configure gives the device an address and the default route.
-func configure() error {
-	link, err := netlink.LinkByName(device)
-	if err != nil {
-		return err
-	}
-	addr, err := netlink.ParseAddr("10.0.0.1/24")
-	if err != nil {
-		return err
-	}
-	if err := netlink.AddrAdd(link, addr); err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return err
-	}
-	_, all, err := net.ParseCIDR("0.0.0.0/0")
-	if err != nil {
-		return err
-	}
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all})
 }
 
 func (b *bench) close() {
