@@ -32,11 +32,10 @@ type datagramConn struct {
 	queued int // cost of the queue, in bytes
 	closed bool
 
-	arrived       chan struct{}   // holds a token while the queue may have something
-	ctx           context.Context // ends with the flow
-	cancel        context.CancelFunc
-	readDeadline  deadline
-	writeDeadline deadline
+	arrived chan struct{}   // holds a token while the queue may have something
+	ctx     context.Context // ends with the flow
+	cancel  context.CancelFunc
+	deadlines
 }
 
 func newDatagramConn(t *datagramTable, f flow) *datagramConn {
@@ -45,8 +44,8 @@ func newDatagramConn(t *datagramTable, f flow) *datagramConn {
 		return nil
 	}
 	c := &datagramConn{stack: t.stack, table: t, id: f.id, flow: f, route: route,
-		arrived:      make(chan struct{}, 1),
-		readDeadline: newDeadline(), writeDeadline: newDeadline(),
+		arrived:   make(chan struct{}, 1),
+		deadlines: newDeadlines(),
 	}
 	c.ctx, c.cancel = context.WithCancel(t.stack.ctx)
 	c.touch()
@@ -130,7 +129,7 @@ func (c *datagramConn) releaseLocked(cost int) {
 func (c *datagramConn) next() ([]byte, error) {
 	for {
 		select {
-		case <-c.readDeadline.done():
+		case <-c.deadlines.read.done():
 			return nil, os.ErrDeadlineExceeded
 		default:
 		}
@@ -141,7 +140,7 @@ func (c *datagramConn) next() ([]byte, error) {
 		case <-c.arrived:
 		case <-c.ctx.Done():
 			return nil, net.ErrClosed
-		case <-c.readDeadline.done():
+		case <-c.deadlines.read.done():
 			return nil, os.ErrDeadlineExceeded
 		}
 	}
@@ -172,7 +171,7 @@ func (c *datagramConn) WriteTo(w io.Writer) (total int64, err error) {
 // acquire returns the route, to be released, unless the flow has ended.
 func (c *datagramConn) acquire() (*stack.Route, error) {
 	select {
-	case <-c.writeDeadline.done():
+	case <-c.deadlines.write.done():
 		return nil, os.ErrDeadlineExceeded
 	default:
 	}
@@ -246,27 +245,7 @@ func (c *datagramConn) end() bool {
 	c.route.Release()
 	c.cancel()
 	c.mu.Unlock()
-	c.readDeadline.stop()
-	c.writeDeadline.stop()
+	c.deadlines.stop()
 	c.table.remove(c)
 	return true
-}
-
-// SetDeadline sets both deadlines; the zero time is none.
-func (c *datagramConn) SetDeadline(t time.Time) error {
-	c.readDeadline.set(t)
-	c.writeDeadline.set(t)
-	return nil
-}
-
-// SetReadDeadline makes reads fail after t.
-func (c *datagramConn) SetReadDeadline(t time.Time) error {
-	c.readDeadline.set(t)
-	return nil
-}
-
-// SetWriteDeadline makes writes fail after t.
-func (c *datagramConn) SetWriteDeadline(t time.Time) error {
-	c.writeDeadline.set(t)
-	return nil
 }

@@ -65,3 +65,33 @@ func (d *deadline) done() <-chan struct{} {
 
 // stop releases the timer.
 func (d *deadline) stop() { d.set(time.Time{}) }
+
+// deadlines are a connection's two: what it embeds for these methods of net.Conn.
+type deadlines struct{ read, write deadline }
+
+func newDeadlines() deadlines { return deadlines{newDeadline(), newDeadline()} }
+
+// SetDeadline sets both deadlines; the zero time is none.
+func (d *deadlines) SetDeadline(t time.Time) error {
+	d.read.set(t)
+	d.write.set(t)
+	return nil
+}
+
+// SetReadDeadline makes reads fail after t.
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.read.set(t)
+	return nil
+}
+
+// SetWriteDeadline makes writes fail after t.
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.write.set(t)
+	return nil
+}
+
+// stop releases the timers.
+func (d *deadlines) stop() {
+	d.read.stop()
+	d.write.stop()
+}

@@ -37,7 +37,7 @@ type tcpConn struct {
 
 	readable, writable           chan struct{}
 	onReadable, onWritable, onUp waiter.Entry
-	readDeadline, writeDeadline  deadline
+	deadlines
 
 	readMu sync.Mutex // one Read at a time
 	sink   tcpip.SliceWriter
@@ -69,7 +69,7 @@ func newTCPConn(s *Stack, id stack.TransportEndpointID, ep tcpip.Endpoint, queue
 	c := &tcpConn{
 		stack: s, id: id, ep: ep, queue: queue,
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
-		readDeadline: newDeadline(), writeDeadline: newDeadline(),
+		deadlines: newDeadlines(),
 		writeSize: writeSize(s.link.MTU(), id),
 		closed:    make(chan struct{}),
 	}
@@ -184,14 +184,14 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	for {
-		if err := c.check(&c.readDeadline); err != nil {
+		if err := c.check(&c.deadlines.read); err != nil {
 			return 0, err
 		}
 		n, wait, err := c.readNow(p)
 		if !wait {
 			return n, err
 		}
-		if err := c.wait(c.readable, &c.readDeadline); err != nil {
+		if err := c.wait(c.readable, &c.deadlines.read); err != nil {
 			return 0, err
 		}
 	}
@@ -236,13 +236,13 @@ func (c *tcpConn) WriteTo(w io.Writer) (total int64, err error) {
 // awaitReadable waits until there is something to read, be it the end.
 func (c *tcpConn) awaitReadable() error {
 	for {
-		if err := c.check(&c.readDeadline); err != nil {
+		if err := c.check(&c.deadlines.read); err != nil {
 			return err
 		}
 		if c.ep.Readiness(waiter.ReadableEvents) != 0 {
 			return nil
 		}
-		if err := c.wait(c.readable, &c.readDeadline); err != nil {
+		if err := c.wait(c.readable, &c.deadlines.read); err != nil {
 			return err
 		}
 	}
@@ -270,7 +270,7 @@ func (c *tcpConn) Write(p []byte) (total int, err error) {
 	defer c.writeMu.Unlock()
 	defer c.payload.Reset(nil)
 	for {
-		if err := c.check(&c.writeDeadline); err != nil {
+		if err := c.check(&c.deadlines.write); err != nil {
 			return total, err
 		}
 		c.payload.Reset(p[:min(len(p), c.writeSize)])
@@ -286,7 +286,7 @@ func (c *tcpConn) Write(p []byte) (total int, err error) {
 		case n > 0:
 			continue
 		}
-		if err := c.wait(c.writable, &c.writeDeadline); err != nil {
+		if err := c.wait(c.writable, &c.deadlines.write); err != nil {
 			return total, err
 		}
 	}
@@ -325,8 +325,7 @@ func (c *tcpConn) finish(end func()) {
 	c.closing.Do(func() {
 		close(c.closed)
 		end()
-		c.readDeadline.stop()
-		c.writeDeadline.stop()
+		c.deadlines.stop()
 		c.letGo()
 	})
 }
@@ -336,19 +335,3 @@ func (c *tcpConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(destinat
 
 // RemoteAddr is the program's address.
 func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(source(c.id)) }
-
-func (c *tcpConn) SetDeadline(t time.Time) error {
-	c.readDeadline.set(t)
-	c.writeDeadline.set(t)
-	return nil
-}
-
-func (c *tcpConn) SetReadDeadline(t time.Time) error {
-	c.readDeadline.set(t)
-	return nil
-}
-
-func (c *tcpConn) SetWriteDeadline(t time.Time) error {
-	c.writeDeadline.set(t)
-	return nil
-}
