@@ -42,11 +42,8 @@ the name and at your own, verifies it, and prints it in PEM:
 			if err != nil {
 				return err
 			}
-			if err := config.CheckRelays(relays); err != nil {
-				return fmt.Errorf("--relay: %w", err)
-			}
-			if len(relays) > 0 {
-				cfg.Up.Relays = relays
+			if err := overrideRelays(&cfg.Up, relays); err != nil {
+				return err
 			}
 			if cfg.LogLevel == "info" {
 				cfg.LogLevel = "warn" // how relays are reached is not what was asked

@@ -43,11 +43,8 @@ the destinations of your traffic.`,
 			if err != nil {
 				return err
 			}
-			if err := config.CheckRelays(relays); err != nil {
-				return fmt.Errorf("--relay: %w", err)
-			}
-			if len(relays) > 0 {
-				cfg.Up.Relays = relays
+			if err := overrideRelays(&cfg.Up, relays); err != nil {
+				return err
 			}
 			return runExits(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), cfg, opts)
 		},

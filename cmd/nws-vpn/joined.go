@@ -150,20 +150,28 @@ func (j *joinedExits) of(key envelope.PublicKey) (label string, x *joinedExit) {
 	return "", nil
 }
 
+// overrideRelays puts the command line's relays, if any, over the configuration's.
+func overrideRelays(up *config.Up, relays []string) error {
+	if err := config.CheckRelays(relays); err != nil {
+		return fmt.Errorf("--relay: %w", err)
+	}
+	if len(relays) > 0 {
+		up.Relays = relays
+	}
+	return nil
+}
+
 // overrideExit puts what the command line says of the exit over the configuration.
 // The configuration's identity is for the configuration's exit alone.
 func overrideExit(up *config.Up, exit string, relays []string, identity string) error {
 	if exit != "" && exit != up.Exit {
 		up.Exit, up.IdentityFile = exit, ""
 	}
-	if err := config.CheckRelays(relays); err != nil {
-		return fmt.Errorf("--relay: %w", err)
+	if err := overrideRelays(up, relays); err != nil {
+		return err
 	}
 	if err := config.CheckKeyFile(identity); err != nil {
 		return fmt.Errorf("--identity: %w", err)
-	}
-	if len(relays) > 0 {
-		up.Relays = relays
 	}
 	if identity != "" {
 		if up.Exit == "" || up.Exit == config.AutoExit {
