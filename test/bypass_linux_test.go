@@ -74,8 +74,7 @@ func TestBypass(t *testing.T) {
 			t.Fatal("the command lives on")
 		}
 	}
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 }
 
 // The command has the terminal.

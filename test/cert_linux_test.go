@@ -21,6 +21,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
 	"github.com/nws-vpn/nws-vpn/nostrlink/cert"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // Files in the client.
@@ -109,10 +110,7 @@ func TestCertificateForCurl(t *testing.T) {
 		}
 	})
 	t.Run("nobody's", func(t *testing.T) {
-		key, err := envelope.GenerateSecretKey()
-		if err != nil {
-			t.Fatal(err)
-		}
+		key := envelopetest.NewKey(t)
 		res, err := tun.Run(tun.ctx, tun.Client, "cert", key.Public().NPub()+".nostr", "--relay", world.RelayURL)
 		if err != nil || res.Code == 0 || !strings.Contains(res.Output, "no certificate of this key has been published") || res.Stdout != "" {
 			t.Errorf("code %d, %v: %s", res.Code, err, res.Output)
@@ -257,10 +255,7 @@ func TestFalseCertificates(t *testing.T) {
 	tun.startSecured()
 	tun.trusting()
 	key, now := tun.secretKey(), time.Now()
-	stranger, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stranger := envelopetest.NewKey(t)
 	genuine, err := tun.Relay.ReadFile(publishedFile)
 	if err != nil {
 		t.Fatal(err)
@@ -302,8 +297,7 @@ func TestFalseCertificates(t *testing.T) {
 			if refused := strings.Contains(up.Output(), "refused for its certificate"); refused == test.passes {
 				t.Errorf("the log says that it is refused: %v", refused)
 			}
-			tun.down()
-			tun.ended(up, true)
+			tun.takeDown(up)
 		})
 	}
 }

@@ -136,9 +136,7 @@ func TestExitsThatAnnounceThemselves(t *testing.T) {
 	if now == first || processes[now] == nil {
 		t.Fatalf("after %s, the exit is %s", first, now)
 	}
-	tun.down()
-	tun.ended(up, true)
-	tun.restored(before)
+	tun.undone(up, before)
 
 	if err := processes[now].Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

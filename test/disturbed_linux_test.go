@@ -56,9 +56,7 @@ func TestLifeWithItsRulesRemoved(t *testing.T) {
 
 // leak check 33: stopped and continued
 func TestLifeStoppedAndContinued(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	up := tun.startUp()
 	tun.closed("while it is stopped", func() {
 		if err := up.Signal(syscall.SIGSTOP); err != nil {

@@ -60,9 +60,7 @@ func (tun *tunnel) doctor(args ...string) doctorReport {
 }
 
 func TestDoctorFindsNothing(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	before := tun.snapshot()
 	if r := tun.doctor("--relay", world.RelayURL); r.Failing != nil || !r.Works {
 		t.Errorf("without a tunnel: %+v", r)
@@ -77,9 +75,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 	if err != nil || res.Code != 0 || !strings.Contains(res.Stdout, "Everything works") || !strings.Contains(res.Stdout, "connected for") {
 		t.Errorf("code %d, %v: %s", res.Code, err, res.Output)
 	}
-	tun.down()
-	tun.ended(up, true)
-	tun.restored(before)
+	tun.undone(up, before)
 }
 
 // Each fault is named by its hop; what comes after it is not tried.
@@ -196,9 +192,7 @@ func (tun *tunnel) proxyWithClock(address string, ahead time.Duration) {
 
 // What the doctor packs for others holds no key, name or address of the user's.
 func TestDoctorsBundle(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	secret, err := tun.Exit.ReadFile(tun.keyFile)
 	if err != nil {
 		t.Fatal(err)
@@ -376,9 +370,7 @@ func TestPlainUser(t *testing.T) {
 
 // What the user lets past is no leak, and nothing else gets past with it.
 func TestLeaktestWithLAN(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	tun.startUp("--allow-lan")
 	if r := tun.leaktest(); r.Verdict != "ok" {
 		t.Errorf("\n%v", r)
@@ -393,9 +385,7 @@ func TestLeaktestOfAnExcludedUser(t *testing.T) {
 		{"without it", "off", "LEAK", "LEAK"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tun := newTunnel(t)
-			tun.startRelay()
-			tun.startExit()
+			tun := served(t)
 			tun.startUp("--exclude-user", "root", "--kill-switch", c.killSwitch)
 			r := tun.leaktest()
 			if r.Verdict != c.verdict {
@@ -416,9 +406,7 @@ func TestLeaktestOfAnExcludedUser(t *testing.T) {
 // Without the kill switch, programs that choose their own way get past: the
 // leak test does not gloss over it.
 func TestLeaktestWithoutKillSwitch(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	tun.startUp("--kill-switch", "off")
 	r := tun.leaktest()
 	for check, want := range map[string]string{
@@ -499,9 +487,7 @@ func TestLeaktestNamesTheSabotage(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // they wait more than they work
-			tun := newTunnel(t)
-			tun.startRelay()
-			tun.startExit()
+			tun := served(t)
 			up := tun.startUp()
 			freeze(t, up)
 			c.sabotage(tun)

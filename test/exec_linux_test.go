@@ -28,9 +28,7 @@ func execWorld(t *testing.T) *tunnel {
 	t.Helper()
 	needRoot(t)
 	needProgram(t, "setpriv")
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	err := tun.Client.Do(func() error {
 		// Without nodev, unlike the host's /run.
 		const node = "/run/node"

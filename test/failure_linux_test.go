@@ -13,7 +13,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
-	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 )
 
@@ -46,9 +46,7 @@ func (tun *tunnel) failing(exit, relay string, words ...string) {
 }
 
 func TestNoExitOfThatKey(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	stranger, err := tun.Keygen(tun.ctx, tun.Exit, "/run/stranger.key")
 	if err != nil {
 		t.Fatal(err)
@@ -191,10 +189,7 @@ func TestWrongConfigurationKey(t *testing.T) {
 func TestExitThatRefuses(t *testing.T) {
 	tun := newTunnel(t)
 	tun.startRelay()
-	secret, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	secret := envelopetest.NewKey(t)
 	hubAt := func(h *netlab.Host) *nostrlink.Hub {
 		return nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: h.DialContext}})
 	}

@@ -168,6 +168,14 @@ func (j *judge) prove(probes ...probe) *probed {
 	return p
 }
 
+// proven is a judge, and probes of each sort that it has seen.
+func (tun *tunnel) proven() (*probed, []probe) {
+	tun.t.Helper()
+	judge := tun.judge()
+	probes := tun.mixedProbes()
+	return judge.prove(probes...), probes
+}
+
 func (p *probed) proveMore(probes ...probe) {
 	p.tun.t.Helper()
 	for _, probe := range probes {

@@ -17,16 +17,6 @@ func (tun *tunnel) mixedProbes() []probe {
 	return slices.Concat(plainProbes(), dnsProbes(link)[:4], boundProbes(link, tun.routerLinkLocal())[:6])
 }
 
-// command runs nws-vpn in the client; it must end with code 0.
-func (tun *tunnel) command(args ...string) string {
-	tun.t.Helper()
-	res, err := tun.Run(tun.ctx, tun.Client, append(args, "--state-dir", world.StateDir)...)
-	if err != nil || res.Code != 0 {
-		tun.t.Errorf("%q ended with code %d, %v: %s", args, res.Code, err, res.Output)
-	}
-	return res.Output
-}
-
 // repeatedly sends probes until the returned function is called.
 func (p *probed) repeatedly(probes []probe) (stop func()) {
 	ended := make(chan struct{})
@@ -51,9 +41,7 @@ func (p *probed) repeatedly(probes []probe) (stop func()) {
 // TestLeakKilledAtEveryStep kills the start of a tunnel at each change that it
 // says it makes.
 func TestLeakKilledAtEveryStep(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	wire := tun.judge()
 	all := wire.prove(tun.mixedProbes()...)
 	before := tun.snapshot()
@@ -65,9 +53,7 @@ func TestLeakKilledAtEveryStep(t *testing.T) {
 			steps++
 		}
 	}
-	tun.down()
-	tun.ended(up, true)
-	tun.restored(before)
+	tun.undone(up, before)
 	if steps < 5 {
 		t.Fatalf("up -v tells of %d changes: %s", steps, up.Output())
 	}
@@ -77,9 +63,9 @@ func TestLeakKilledAtEveryStep(t *testing.T) {
 			if closed {
 				all.silent(t, "killed", tun.mixedProbes()[:4]...)
 			}
-			tun.command("repair")
+			tun.nwsEnds(true, "repair")
 			tun.restored(before)
-			tun.command("repair")
+			tun.nwsEnds(true, "repair")
 			tun.restored(before)
 			if t.Failed() {
 				t.Fatalf("killed at change %d of %d: %s", at, steps, p.Output())
@@ -116,57 +102,49 @@ func (tun *tunnel) killedAt(at int, isChange func(string) bool) (p *netlab.Proce
 }
 
 func TestLeakRestart(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
-	wire := tun.judge()
-	probes := tun.mixedProbes()
-	all := wire.prove(probes...)
+	tun := served(t)
+	wire, probes := tun.proven()
 	before := tun.snapshot()
 	tun.check(20, "kill -9 when connected, then up again", func(t *testing.T, tun *tunnel) {
 		up := tun.startUp()
 		wire.quiet(t, "from the kill to the new tunnel", func() {
-			stop := all.repeatedly(probes)
+			stop := wire.repeatedly(probes)
 			defer stop()
 			tun.kill(up)
 			up = tun.startUp()
 			tun.works(t, "restarted")
 		})
-		tun.down()
-		tun.ended(up, true)
-		tun.restored(before)
+		tun.undone(up, before)
 	})
 	tun.check(26, "restarts, and a new version: fake addresses stay", func(t *testing.T, tun *tunnel) {
 		address := func() string { return tun.run("dig", "+short", "+time=10", "+tries=2", tun.key+".nostr") }
 		up := tun.startUp("--kill-switch", "lockdown")
 		first := address()
 		wire.quiet(t, "from one version to the next", func() {
-			stop := all.repeatedly(probes)
+			stop := wire.repeatedly(probes)
 			defer stop()
-			tun.down()
-			tun.ended(up, true)
+			tun.takeDown(up)
 			up = tun.startUp()
 			if got := address(); got != first || got == "" {
 				t.Errorf("the exit's name had the address %s, and now %s", first, got)
 			}
-			tun.command("down")
+			tun.nwsEnds(true, "down")
 			tun.ended(up, true)
 		})
-		tun.command("down", "--unlock")
+		tun.nwsEnds(true, "down", "--unlock")
 		tun.restored(before)
 	})
 	tun.check(28, "lockdown: closed before the tunnel and after it", func(t *testing.T, tun *tunnel) {
 		wire.quiet(t, "locked down", func() {
-			tun.command("lockdown")
-			all.silent(t, "before up", probes...)
+			tun.nwsEnds(true, "lockdown")
+			wire.silent(t, "before up", probes...)
 			up := tun.startUp()
-			all.silent(t, "up", probes...)
+			wire.silent(t, "up", probes...)
 			tun.works(t, "up")
-			tun.down()
-			tun.ended(up, true)
-			all.silent(t, "after down", probes...)
+			tun.takeDown(up)
+			wire.silent(t, "after down", probes...)
 		})
-		tun.command("down", "--unlock")
+		tun.nwsEnds(true, "down", "--unlock")
 		tun.restored(before)
 		if seen, err := wire.visible(probes[0]); !seen {
 			t.Errorf("unlocked, nothing goes out: %v", err)
@@ -188,21 +166,15 @@ func TestLeakRestart(t *testing.T) {
 		tun.ended(up, true)
 		tun.restored(before)
 		up = tun.startUp("--rollback-after", "30s")
-		tun.command("confirm")
+		tun.nwsEnds(true, "confirm")
 		tun.works(t, "confirmed")
-		tun.down()
-		tun.ended(up, true)
-		tun.restored(before)
+		tun.undone(up, before)
 	})
 }
 
 func TestLeakSignals(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
-	wire := tun.judge()
-	probes := tun.mixedProbes()
-	all := wire.prove(probes...)
+	tun := served(t)
+	wire, probes := tun.proven()
 	before := tun.snapshot()
 	tun.check(21, "SIGTERM", func(t *testing.T, tun *tunnel) {
 		up := tun.startUp()
@@ -214,7 +186,7 @@ func TestLeakSignals(t *testing.T) {
 		wire.settle()
 		up := tun.startUp()
 		wire.quiet(t, "SIGHUP", func() {
-			stop := all.repeatedly(probes)
+			stop := wire.repeatedly(probes)
 			defer stop()
 			must(t, up.Signal(syscall.SIGHUP))
 			if _, err := up.WaitLine(tun.ctx, secondLine("connected")); err != nil {
@@ -222,22 +194,18 @@ func TestLeakSignals(t *testing.T) {
 			}
 			tun.recovers()
 		})
-		tun.down()
-		tun.ended(up, true)
-		tun.restored(before)
+		tun.undone(up, before)
 	})
 	tun.check(21, "SIGSTOP and SIGCONT", func(t *testing.T, tun *tunnel) {
 		wire.settle()
 		up := tun.startUp()
 		wire.quiet(t, "stopped", func() {
 			must(t, up.Signal(syscall.SIGSTOP))
-			all.silent(t, "stopped", probes...)
+			wire.silent(t, "stopped", probes...)
 			must(t, up.Signal(syscall.SIGCONT))
 			tun.recovers()
 		})
-		tun.down()
-		tun.ended(up, true)
-		tun.restored(before)
+		tun.undone(up, before)
 	})
 	tun.check(23, "a second tunnel refuses", func(t *testing.T, tun *tunnel) {
 		wire.settle()
@@ -249,15 +217,12 @@ func TestLeakSignals(t *testing.T) {
 			}
 			tun.works(t, "the first")
 		})
-		tun.down()
-		tun.ended(up, true)
+		tun.takeDown(up)
 	})
 }
 
 func TestLeakTampering(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	wire := tun.judge()
 	plain, probes := plainProbes(), tun.mixedProbes()
 	all := wire.prove(probes...)
@@ -285,9 +250,7 @@ func TestLeakTampering(t *testing.T) {
 			})
 		})
 	}
-	tun.down()
-	tun.ended(up, true)
-	tun.restored(before)
+	tun.undone(up, before)
 }
 
 // inForce are the rules and filters of the client, and what is in the tunnel's
@@ -303,9 +266,7 @@ func (tun *tunnel) inForce() string {
 }
 
 func TestLeakNoRoom(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	before := tun.snapshot()
 	tun.check(21, "a full disk: nothing is half changed", func(t *testing.T, tun *tunnel) {
 		must(t, tun.Client.SmallDisk(world.StateDir, 16<<10))

@@ -10,9 +10,7 @@ import (
 )
 
 func TestLeakNames(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	wire := tun.judge()
 	all := wire.prove(plainProbes()[:4]...)
 	up := tun.startUp()
@@ -33,8 +31,7 @@ func TestLeakNames(t *testing.T) {
 				})
 			})
 			tun.run("dig", "+short", "+time=10", "+tries=2", world.WebName)
-			tun.down()
-			tun.ended(up, true)
+			tun.takeDown(up)
 		})
 		if got, err := tun.Client.ReadFile("/etc/resolv.conf"); err != nil || string(got) != other {
 			t.Errorf("after down, resolv.conf is %q, %v", got, err)
@@ -57,7 +54,6 @@ func TestLeakNames(t *testing.T) {
 		}
 		all.silent(t, "up", plainProbes()[:4]...)
 		tun.works(t, "up")
-		tun.down()
-		tun.ended(up, true)
+		tun.takeDown(up)
 	})
 }

@@ -43,9 +43,7 @@ func (tun *tunnel) configure(lines string) string {
 }
 
 func TestLeakLocalNetwork(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	link := tun.linkIndex("eth0")
 	must(t, tun.AddLocalPublic())
 	must(t, tun.Client.AddAddress("eth0", world.LocalPublicNet))
@@ -140,9 +138,7 @@ func talk(c net.Conn) error {
 const sshPort = "2222"
 
 func TestLeakInbound(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	ips := []string{world.ClientIP, world.ClientIP6}
 	for _, ip := range ips {
 		must(t, tun.ServeTCP(tun.Client, net.JoinHostPort(ip, sshPort), func(c net.Conn) error { _, err := io.Copy(c, c); return err }))
@@ -205,9 +201,7 @@ func TestLeakInbound(t *testing.T) {
 }
 
 func TestLeakContainers(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	container, err := tun.AddContainer()
 	must(t, err)
 	inside := func(list []probe) []probe {

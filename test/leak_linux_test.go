@@ -89,17 +89,14 @@ func TestNothingGoesPastTheTunnel(t *testing.T) {
 	if err := tun.download("http://"+world.WebIP+"/file?size=1000000", 1_000_000); err != nil {
 		t.Error(err)
 	}
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 	if strange, marked := end(); marked > 0 || len(strange) > 0 {
 		t.Errorf("%d marked packets on the wire; not of the relay: %s", marked, strings.Join(strange, "\n"))
 	}
 }
 
 func TestRelayNameIsLookedUpOutside(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	// Its name is known to the uplink's resolver only.
 	p, err := tun.Start(tun.Client, world.Options{}, "up", "--exit", tun.key, "--relay", "ws://"+world.RelayName+":"+world.RelayPort, "--state-dir", world.StateDir)
 	if err != nil {
@@ -109,7 +106,5 @@ func TestRelayNameIsLookedUpOutside(t *testing.T) {
 	if _, err := p.WaitLine(tun.ctx, func(l string) bool { return strings.HasPrefix(l, "connected") }); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := tun.get("http://" + world.WebIP + "/"); err != nil || got != "hello from the web" {
-		t.Errorf("got %q, %v", got, err)
-	}
+	tun.reaches("by a relay that has a name")
 }

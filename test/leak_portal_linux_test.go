@@ -16,12 +16,8 @@ import (
 // TestLeakPortal: the router answers for the whole internet: port 80 with its
 // login, 443 with a reset, and every name is its own.
 func TestLeakPortal(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
-	wire := tun.judge()
-	probes := tun.mixedProbes()
-	all := wire.prove(probes...)
+	tun := served(t)
+	wire, probes := tun.proven()
 	before := tun.snapshot()
 	leave := tun.enterPortal()
 	router := netip.MustParseAddr(world.RouterIP)
@@ -43,15 +39,14 @@ func TestLeakPortal(t *testing.T) {
 			if portal, _ := tun.status()["portal"].(string); !strings.Contains(portal, "login.isp.example") {
 				t.Errorf("status says of the portal: %q", portal)
 			}
-			stop := all.repeatedly(probes[:4])
-			all.silent(t, "behind the portal", probes...)
+			stop := wire.repeatedly(probes[:4])
+			wire.silent(t, "behind the portal", probes...)
 			stop()
 			leave()
 			tun.recovers()
 			tun.await("the portal is forgotten", func() bool { return tun.status()["portal"] == nil })
-			all.silent(t, "afterwards", probes...)
-			tun.down()
-			tun.ended(up, true)
+			wire.silent(t, "afterwards", probes...)
+			tun.takeDown(up)
 		})
 		tun.restored(before)
 	})

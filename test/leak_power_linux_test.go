@@ -24,9 +24,7 @@ import (
 // TestLeakPowerCut starts the client from copies of its state directory that were
 // made at any moment, as a power cut leaves it.
 func TestLeakPowerCut(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	before := tun.snapshot()
 	tun.check(27, "a copy of the running state, at any moment, and a start from it", func(t *testing.T, tun *tunnel) {
 		up := tun.startUp()
@@ -40,7 +38,7 @@ func TestLeakPowerCut(t *testing.T) {
 			}
 		})
 		tun.kill(up)
-		tun.command("repair")
+		tun.nwsEnds(true, "repair")
 		for i, told := range copies {
 			up := tun.startUpIn(stateCopy(i))
 			owner := map[netip.Addr]string{}

@@ -46,9 +46,7 @@ func TestLeakBadRelays(t *testing.T) {
 	tun := newTunnel(t)
 	relay := tun.startRelay()
 	tun.startExit()
-	wire := tun.judge()
-	probes := tun.mixedProbes()
-	all := wire.prove(probes...)
+	wire, probes := tun.proven()
 	tun.startUp()
 	for _, bad := range badRelays {
 		tun.check(29, "the only relay: "+bad.name, func(t *testing.T, tun *tunnel) {
@@ -64,7 +62,7 @@ func TestLeakBadRelays(t *testing.T) {
 				if state := tun.status()["state"]; state != "connecting" && state != "blocked" {
 					t.Errorf("the state is %v", state)
 				}
-				all.silent(t, bad.name, probes...)
+				wire.silent(t, bad.name, probes...)
 				stop()
 				relay = tun.startRelay()
 				tun.recovers()
@@ -108,9 +106,7 @@ func TestLeakExitInTrouble(t *testing.T) {
 	tun := newTunnel(t)
 	tun.startRelay()
 	exit := tun.startExit()
-	wire := tun.judge()
-	probes := tun.mixedProbes()
-	all := wire.prove(probes...)
+	wire, probes := tun.proven()
 	tun.startUp()
 	tun.check(30, "the exit loses its uplink, and gets it back", func(t *testing.T, tun *tunnel) {
 		way := netlab.Way{To: "0.0.0.0/0", Device: "eth0", Via: "10.77.3.1"}
@@ -124,7 +120,7 @@ func TestLeakExitInTrouble(t *testing.T) {
 					t.Errorf("a program is told %v", err)
 				}
 			})
-			all.silent(t, "without an uplink", probes...)
+			wire.silent(t, "without an uplink", probes...)
 			must(t, tun.Exit.AddWay(way))
 			tun.recovers()
 		})
@@ -132,7 +128,7 @@ func TestLeakExitInTrouble(t *testing.T) {
 	tun.check(30, "the exit vanishes, and comes back", func(t *testing.T, tun *tunnel) {
 		wire.quiet(t, "without an exit", func() {
 			tun.kill(exit)
-			all.silent(t, "without an exit", probes...)
+			wire.silent(t, "without an exit", probes...)
 			tun.startExit()
 			tun.recovers()
 		})
@@ -140,9 +136,7 @@ func TestLeakExitInTrouble(t *testing.T) {
 }
 
 func TestLeakRelayNames(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	const name = "moving.isp.example"
 	zone := func(ip string) world.Zone {
 		return world.Zone{name: {Addresses: []netip.Addr{netip.MustParseAddr(ip)}}}
@@ -172,8 +166,7 @@ func TestLeakRelayNames(t *testing.T) {
 			all.silent(t, "moved", probes...)
 		})
 	})
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 	tun.check(31, "a poisoned name, and a false certificate", func(t *testing.T, tun *tunnel) {
 		site := httptest.NewUnstartedServer(http.NotFoundHandler())
 		defer site.Close()
@@ -206,12 +199,8 @@ func (tun *tunnel) startUpNamed(name string) *netlab.Process {
 }
 
 func TestLeakRoaming(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
-	wire := tun.judge()
-	probes := tun.mixedProbes()
-	all := wire.prove(probes...)
+	tun := served(t)
+	wire, probes := tun.proven()
 	up := tun.startUp()
 	tun.check(32, "another address and gateway in mid-download", func(t *testing.T, tun *tunnel) {
 		wire.quiet(t, "roaming", func() {
@@ -225,7 +214,7 @@ func TestLeakRoaming(t *testing.T) {
 			if err := finish(); err != nil {
 				t.Error("the download:", err)
 			}
-			all.silent(t, "elsewhere", probes[:8]...)
+			wire.silent(t, "elsewhere", probes[:8]...)
 			tun.works(t, "elsewhere")
 			if got, err := tun.Client.ReadFile("/etc/resolv.conf"); err != nil || !strings.Contains(string(got), "198.18.") {
 				t.Errorf("resolv.conf is %q, %v", got, err)
@@ -238,7 +227,7 @@ func TestLeakRoaming(t *testing.T) {
 			must(t, tun.Client.SetLink("eth0", false))
 			must(t, tun.Client.SetLink("eth0", true))
 			must(t, tun.Client.Route("0.0.0.0/0", "10.79.1.1"))
-			all.silent(t, "asleep", probes[:8]...)
+			wire.silent(t, "asleep", probes[:8]...)
 			must(t, up.Signal(syscall.SIGCONT))
 			tun.recovers()
 		})
@@ -249,9 +238,7 @@ func TestLeakRoaming(t *testing.T) {
 
 func TestLeakBadLink(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	cable, err := tun.AddBadUplink("eth1", 7)
 	must(t, err)
 	must(t, tun.Client.RemoveWay(netlab.Way{To: "0.0.0.0/0", Device: "eth0", Via: world.RouterIP}))

@@ -47,20 +47,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// works fails the test unless the tunnel carries a request.
+// works is reaches with patience, and reports to t.
 func (tun *tunnel) works(t *testing.T, when string) {
 	t.Helper()
-	tun.within(func(tun *tunnel) {
-		if got, err := tun.get("http://" + world.WebIP + "/"); err != nil || got != "hello from the web" {
-			t.Errorf("%s: %q, %v", when, got, err)
-		}
-	})
+	tun.with(t).within(func(tun *tunnel) { tun.reaches(when) })
 }
 
 func TestLeakRouting(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	link, neighbour := tun.linkIndex("eth0"), tun.routerLinkLocal()
 	plain, bound, marks := plainProbes(), boundProbes(link, neighbour), markProbes()
 	dns, groups := dnsProbes(link), groupProbes(link)
@@ -254,8 +248,7 @@ func testAddressAfterDown(t *testing.T, tun *tunnel, wire *judge, up *netlab.Pro
 	if err != nil {
 		t.Fatalf("the exit's name has the address %q", answer)
 	}
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 	wire.quiet(t, "after down", func() {
 		c, err := tun.Client.DialContext(tun.ctx, "tcp", netip.AddrPortFrom(address, 80).String())
 		if err == nil {
@@ -348,9 +341,7 @@ func TestLeakExitWithoutIPv6(t *testing.T) {
 }
 
 func TestLeakConnectionsOlderThanUp(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	wire := tun.judge()
 	var old []net.Conn
 	for _, ip := range []string{world.WebIP, world.WebIP6} {

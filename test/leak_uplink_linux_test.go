@@ -12,9 +12,7 @@ import (
 // leak check 8 is open: WireGuard itself is no part of every kernel that runs the tests; its rules are what is tested
 
 func TestLeakOtherPrograms(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	link := tun.linkIndex("eth0")
 	probes := slices.Concat(plainProbes(), dnsProbes(link), boundProbes(link, tun.routerLinkLocal()))
 	wire := tun.judge()
@@ -52,9 +50,7 @@ func TestLeakOtherPrograms(t *testing.T) {
 }
 
 func TestLeakUplinkChanges(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	must(t, tun.AddUplink("eth1"))
 	wire := tun.judge("eth0", "eth1")
 	plain := plainProbes()
@@ -94,9 +90,7 @@ func TestLeakUplinkChanges(t *testing.T) {
 }
 
 func TestLeakReversePath(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	tun.check(10, "strict reverse path checks", func(t *testing.T, tun *tunnel) {
 		for _, values := range []string{"0 0", "1 0", "0 1", "1 1", "2 1", "1 2"} {
 			all, own, _ := strings.Cut(values, " ")
@@ -105,17 +99,13 @@ func TestLeakReversePath(t *testing.T) {
 			before := tun.snapshot()
 			up := tun.startUp()
 			tun.works(t, "rp_filter "+values)
-			tun.down()
-			tun.ended(up, true)
-			tun.restored(before)
+			tun.undone(up, before)
 		}
 	})
 }
 
 func TestLeakNoDefaultRoute(t *testing.T) {
-	tun := newTunnel(t)
-	tun.startRelay()
-	tun.startExit()
+	tun := served(t)
 	wire := tun.judge()
 	all := wire.prove(plainProbes()...)
 	ways := []netlab.Way{{To: "0.0.0.0/0", Device: "eth0", Via: world.RouterIP}, {To: "::/0", Device: "eth0", Via: world.RouterIP6}}

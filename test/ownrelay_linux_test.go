@@ -33,9 +33,7 @@ func TestRelayWithinTheClient(t *testing.T) {
 		if killSwitch == "on" {
 			all.silent(t, "over our own relay", plainProbes()...)
 		}
-		tun.down()
-		tun.ended(up, true)
-		tun.restored(before)
+		tun.undone(up, before)
 	}
 	res, err := tun.Run(tun.ctx, tun.Client, "up", "--exit", tun.key, "--relay-listen", address, "--refuse-inbound", "--state-dir", world.StateDir)
 	if err != nil || res.Code == 0 {
@@ -62,6 +60,5 @@ func TestRelayWithMembers(t *testing.T) {
 	must(t, tun.Client.WriteFile(config, []byte("[up]\nrelay_key_file = \""+file+"\"\n")))
 	up := tun.startUp("--config", config)
 	tun.works(t, "as a member")
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 }

@@ -168,9 +168,7 @@ func TestSplitExclude(t *testing.T) {
 			if text := tun.nwsEnds(true, "status"); !strings.Contains(text, "outside the tunnel: names under [direct.example]") || !strings.Contains(text, "45.80.1.0/24") {
 				t.Errorf("status says\n%s", text)
 			}
-			tun.down()
-			tun.ended(up, true)
-			tun.restored(before)
+			tun.undone(up, before)
 		})
 	}
 	if askedFor(tun.Beyond, directName) || !askedFor(tun.Uplink, directName) {
@@ -200,8 +198,7 @@ func TestSplitNameThatIsRemembered(t *testing.T) {
 		t.Error("a name that is not excluded was asked for outside")
 	}
 	end = tun.watch("datagram of the split test")
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 	tun.sees("", "http://"+fake+"/", "")
 	tun.startUp()
 	tun.sees("", "http://"+fake+"/", asExit)
@@ -248,9 +245,7 @@ func TestSplitInclude(t *testing.T) {
 				user, host, _ := strings.Cut(who, " ")
 				tun.sees(user, "http://"+host+"/", want)
 			}
-			tun.down()
-			tun.ended(up, true)
-			tun.restored(before)
+			tun.undone(up, before)
 		})
 	}
 	if askedFor(tun.Uplink, otherName) || askedFor(tun.Beyond, directName) {
@@ -339,6 +334,5 @@ func TestSplitCgroup(t *testing.T) {
 		}
 	}
 	tun.closed("after the excluded cgroup went", func() {})
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 }

@@ -99,12 +99,20 @@ func (tun *tunnel) judgeOutput(name, output string) {
 	}
 }
 
-// connected is a tunnel that is up. The exit has a web service behind its name.
-func connected(t *testing.T) *tunnel {
+// served is a tunnel that can come up: there are a relay and an exit. The exit
+// has a web service behind its name.
+func served(t *testing.T) *tunnel {
 	t.Helper()
 	tun := newTunnel(t)
 	tun.startRelay()
 	tun.startExit()
+	return tun
+}
+
+// connected is a tunnel that is up.
+func connected(t *testing.T) *tunnel {
+	t.Helper()
+	tun := served(t)
 	tun.startUp()
 	return tun
 }
@@ -203,6 +211,14 @@ func (tun *tunnel) get(url string) (string, error) {
 	return strings.TrimSpace(string(body)), err
 }
 
+// reaches checks that the tunnel leads to the web.
+func (tun *tunnel) reaches(when string) {
+	tun.t.Helper()
+	if got, err := tun.get("http://" + world.WebIP + "/"); err != nil || got != "hello from the web" {
+		tun.t.Errorf("%s: %q, %v", when, got, err)
+	}
+}
+
 // snapshot is the client's network state.
 func (tun *tunnel) snapshot() string {
 	tun.t.Helper()
@@ -248,6 +264,20 @@ func (tun *tunnel) ended(p *netlab.Process, well bool) {
 	if err := p.Wait(tun.ctx); (err == nil) != well {
 		tun.t.Errorf("nws-vpn ended with %v", err)
 	}
+}
+
+// takeDown runs down, by which up ends well.
+func (tun *tunnel) takeDown(up *netlab.Process) {
+	tun.t.Helper()
+	tun.down()
+	tun.ended(up, true)
+}
+
+// undone takes the tunnel down, by which the client is as it was.
+func (tun *tunnel) undone(up *netlab.Process, before string) {
+	tun.t.Helper()
+	tun.takeDown(up)
+	tun.restored(before)
 }
 
 // secondLine finds the second line with a prefix.

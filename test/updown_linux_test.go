@@ -103,9 +103,7 @@ func TestLifeAfterAKill(t *testing.T) {
 	tun.startExit()
 	up = tun.startUp()
 	tun.probe(probeMark)
-	if got, err := tun.get("http://" + world.WebIP + "/"); err != nil || got != "hello from the web" {
-		t.Errorf("after a kill and another up: %q, %v", got, err)
-	}
+	tun.reaches("after a kill and another up")
 	if text := tun.nwsEnds(false, "repair"); !strings.Contains(text, "is running") {
 		t.Errorf("repair beside a tunnel says %s", text)
 	}
@@ -150,19 +148,15 @@ func TestLifeWithoutAnExit(t *testing.T) {
 
 // leak check 28: locked, up, down, unlocked
 func TestLifeOfLockdown(t *testing.T) {
-	tun := newTunnel(t)
+	tun := served(t)
 	before := tun.snapshot()
-	tun.startRelay()
-	tun.startExit()
 	tun.closed("in lockdown", func() { tun.nwsEnds(true, "lockdown") })
 	tun.closed("in lockdown, said twice", func() { tun.nwsEnds(true, "lockdown") })
 	up := tun.startUp()
 	if got := tun.status()["kill_switch"]; got != "lockdown" {
 		t.Errorf("the kill switch of a tunnel in lockdown is %v", got)
 	}
-	if got, err := tun.get("http://" + world.WebIP + "/"); err != nil || got != "hello from the web" {
-		t.Errorf("in lockdown: %q, %v", got, err)
-	}
+	tun.reaches("in lockdown")
 	tun.closed("after down", func() {
 		if text := tun.nwsEnds(true, "down"); !strings.Contains(text, "--unlock") {
 			t.Errorf("down in lockdown says %s", text)
@@ -194,24 +188,19 @@ func TestLifeOfLockdown(t *testing.T) {
 
 // leak check 25: with and without confirm
 func TestLifeWithRollback(t *testing.T) {
-	tun := newTunnel(t)
+	tun := served(t)
 	before := tun.snapshot()
-	tun.startRelay()
-	tun.startExit()
 
 	up := tun.startUp("--rollback-after", "10m")
 	tun.nwsEnds(true, "confirm")
 	tun.nwsEnds(false, "confirm")
-	tun.down()
-	tun.ended(up, true)
-	tun.restored(before)
+	tun.undone(up, before)
 
 	up = tun.startUp()
 	if text := tun.nwsEnds(false, "confirm"); !strings.Contains(text, "nothing") {
 		t.Errorf("confirm with nothing to confirm says %s", text)
 	}
-	tun.down()
-	tun.ended(up, true)
+	tun.takeDown(up)
 
 	up = tun.startUp("--rollback-after", "1s")
 	tun.ended(up, true)
@@ -262,10 +251,8 @@ func TestLifeOfADryRun(t *testing.T) {
 }
 
 func TestLifeAfterHangUp(t *testing.T) {
-	tun := newTunnel(t)
+	tun := served(t)
 	before := tun.snapshot()
-	tun.startRelay()
-	tun.startExit()
 	up := tun.startUp()
 	if err := up.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
