@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +48,10 @@ type Book struct {
 	seen    fs.FileInfo   // of the file when it was read
 	news    chan struct{} // for Watch
 	ruled   chan struct{} // for KeepFollows
+
+	// What waits for the file waits without mu, so that nobody waits for it.
+	writing chan struct{} // held while the file is changed, or its lock waited for
+	taking  chan struct{} // one for each who takes an invitation
 }
 
 // OpenBook opens the book whose bans and invitations are in the file at path, which
@@ -58,8 +61,11 @@ func OpenBook(path string, rules Rules) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Book{path: path, state: s, seen: info, follows: make(map[envelope.PublicKey]announce.Follows), news: make(chan struct{}, 1), ruled: make(chan struct{}, 1)}
-	b.rules = rules
+	b := &Book{
+		path: path, rules: rules, state: s, seen: info, follows: make(map[envelope.PublicKey]announce.Follows),
+		news: make(chan struct{}, 1), ruled: make(chan struct{}, 1),
+		writing: make(chan struct{}, 1), taking: make(chan struct{}, maxTaking),
+	}
 	b.retrust()
 	return b, nil
 }
@@ -108,29 +114,40 @@ func tell(c chan struct{}) {
 }
 
 // Admit decides about somebody who greets the exit and shows a token, or none. An
-// error is a *wire.Error with what to tell him.
+// error is a *wire.Error with what to tell him. Whoever takes an invitation waits
+// until that is in the file, lockTimeout at most; nobody else waits for him.
 func (b *Book) Admit(who nostrlink.Client, token string, now time.Time) error {
+	h := hash(sha256.Sum256([]byte(token)))
+	wants, err := b.judge(who, token != "", h, now)
+	if !wants {
+		return err
+	}
+	err = b.take(h, who.Key, now)
+	if judged := b.Check(who, now); judged == nil || err == nil {
+		return judged
+	}
+	return denied(err)
+}
+
+// judge decides, unless there is an invitation that he may take.
+func (b *Book) judge(who nostrlink.Client, hasToken bool, h hash, now time.Time) (wants bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.refresh() // a file that cannot be read changes nothing, and Watch says so
-	if token == "" || !who.Proven || b.state.ban(who.Key, now) != nil {
-		return b.check(who, token != "", now)
+	if !hasToken || !who.Proven || b.state.ban(who.Key, now) != nil {
+		return false, b.check(who, hasToken, now)
 	}
-	h := hash(sha256.Sum256([]byte(token)))
 	if b.rules.Mode != Open && b.trust.Admits(who.Key) {
-		return nil
+		return false, nil
 	}
 	if good, _ := b.state.holds(who.Key, now); good {
-		return nil
+		return false, nil
 	}
-	err := b.state.mayTake(h, now)
-	if err == nil {
-		err = b.take(h, who.Key, now)
+	err = b.state.mayTake(h, now)
+	if err != nil && b.rules.Mode == Open {
+		return false, nil
 	}
-	if b.rules.Mode == Open {
-		return nil
-	}
-	return denied(err)
+	return err == nil, denied(err)
 }
 
 func denied(err error) error {
@@ -139,21 +156,6 @@ func denied(err error) error {
 		return err
 	}
 	return &wire.Error{Code: wire.CodeDenied, Text: err.Error()}
-}
-
-// take has a key take an invitation, if that is still possible.
-func (b *Book) take(h hash, key envelope.PublicKey, now time.Time) (no error) {
-	err := b.change(now, func(s *state) error {
-		if no = s.mayTake(h, now); no != nil {
-			return no
-		}
-		s.take(h, key)
-		return nil
-	})
-	if err != nil && no == nil { // the error is the operator's: it holds paths
-		return &wire.Error{Code: wire.CodeInternal, Text: "this exit cannot note that you take its invitation: tell its operator"}
-	}
-	return no
 }
 
 // Check decides about somebody who was admitted before: nil if he may stay, else
@@ -203,61 +205,13 @@ func (b *Ban) told() error {
 	return errors.New(text)
 }
 
-// refresh reads the file anew if it has changed, and reports whether it has. The
-// book is locked.
-func (b *Book) refresh() (bool, error) {
-	info, err := os.Stat(b.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		info, err = nil, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("admission: %w", err)
-	}
-	if same(info, b.seen) {
-		return false, nil
-	}
-	s, info, err := load(b.path)
-	if err != nil {
-		return false, err
-	}
-	b.state, b.seen = s, info
-	tell(b.news)
-	return true, nil
-}
-
-// change changes the file. The book is locked.
-func (b *Book) change(now time.Time, f func(s *state) error) error {
-	unlock, err := lock(b.path)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	s, _, err := load(b.path)
-	if err != nil {
-		return err
-	}
-	if err := f(s); err != nil {
-		return err
-	}
-	s.expire(now)
-	info, err := store(b.path, s)
-	if err != nil {
-		return err
-	}
-	b.state, b.seen = s, info
-	tell(b.news)
-	return nil
-}
-
 // Block bans an identity until a time, zero for ever, for a reason that it is
 // told. Another ban of it is replaced.
 func (b *Book) Block(key envelope.PublicKey, until time.Time, reason string, now time.Time) error {
 	if err := CheckNote(reason); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.change(now, func(s *state) error {
+	return b.change(lockTimeout, now, func(s *state) error {
 		s.expire(now)
 		if len(s.bans) >= maxBans && s.bans[key] == nil {
 			return fmt.Errorf("admission: %d are banned already, which is all that fit: admit by a list rather", maxBans)
@@ -276,9 +230,7 @@ func utc(t time.Time) time.Time {
 
 // Unblock ends a ban. It fails when there is none.
 func (b *Book) Unblock(key envelope.PublicKey, now time.Time) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.change(now, func(s *state) error {
+	return b.change(lockTimeout, now, func(s *state) error {
 		if s.ban(key, now) == nil {
 			return fmt.Errorf("admission: %s is not banned", key.NPub())
 		}
@@ -313,9 +265,7 @@ func (b *Book) Invite(token, name string, uses int, expires, now time.Time) (Inv
 	}
 	h := hash(sha256.Sum256([]byte(token)))
 	i := Invitation{ID: h.id(), Name: name, Created: now.UTC().Truncate(time.Second), Expires: utc(expires), Uses: uses}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return i, b.change(now, func(s *state) error {
+	return i, b.change(lockTimeout, now, func(s *state) error {
 		s.expire(now)
 		if len(s.invites) >= maxInvites {
 			return fmt.Errorf("admission: there are %d invitations already: revoke some", maxInvites)
@@ -352,9 +302,7 @@ func (b *Book) Invites(now time.Time) ([]Invitation, error) {
 // alone are not admitted any more. It returns them, and fails when there is none.
 func (b *Book) Revoke(which string, now time.Time) ([]Invitation, error) {
 	var gone []Invitation
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	err := b.change(now, func(s *state) error {
+	err := b.change(lockTimeout, now, func(s *state) error {
 		for h, i := range s.invites {
 			if i.ID == which || which != "" && i.Name == which {
 				gone = append(gone, *i)

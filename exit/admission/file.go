@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// lockTimeout bounds the wait for another process that changes the file.
-const lockTimeout = 5 * time.Second
-
 // load reads the file. One that does not exist holds nothing.
 func load(path string) (*state, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0) // a pipe must not hold us up
@@ -98,8 +95,9 @@ func same(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// lock keeps other processes from changing the file until unlock is called.
-func lock(path string) (unlock func(), err error) {
+// lock keeps other processes from changing the file until unlock is called. It
+// fails when one of them holds the lock beyond the deadline.
+func lock(path string, deadline time.Time) (unlock func(), err error) {
 	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|nofollow, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
@@ -108,7 +106,7 @@ func lock(path string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("admission: %w", err)
 	}
-	for deadline := time.Now().Add(lockTimeout); ; {
+	for {
 		held, err := tryLock(f)
 		switch {
 		case held:
