@@ -170,9 +170,16 @@ type bridge struct {
 const handshakeTimeout = 30 * time.Second
 
 func (b *bridge) serve() {
-	stop := context.AfterFunc(b.ctx, func() { b.abort(net.ErrClosed) })
+	// The connection is aborted before its context ends: a TLS handshake that is
+	// cancelled closes its connection, which looks like an orderly end.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.ctx))
+	defer cancel()
+	stop := context.AfterFunc(b.ctx, func() {
+		b.abort(net.ErrClosed)
+		cancel()
+	})
 	defer stop()
-	if err := b.carry(); err != nil {
+	if err := b.carry(ctx); err != nil {
 		b.opts.Log.Debug("tlssite: connection broken", "site", b.site.NPub(), "err", err)
 	}
 }
@@ -182,8 +189,8 @@ func (b *bridge) abort(err error) {
 	splice.Abort(b.remote, err)
 }
 
-func (b *bridge) carry() error {
-	ctx, cancel := context.WithTimeout(b.ctx, handshakeTimeout)
+func (b *bridge) carry(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	asked, read, err := readHello(ctx, &begun{b.program, b.first})
 	program := &begun{b.program, read}
