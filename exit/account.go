@@ -20,6 +20,7 @@ type accounts struct {
 	known  map[client]*account
 	quiet  *list.List                     // of *account without a flow, the one that is quiet longest first
 	used   *usage                         // of days and months
+	late   *usage                         // the part that a successor does not know of; nil without one
 	gone   struct{ sent, received int64 } // bytes of those that are known no more
 }
 
@@ -141,6 +142,9 @@ func (a *accounts) quota(c *account, now time.Time) error {
 func (a *accounts) settle(c *account, now time.Time) {
 	if n := c.spent.Swap(0); n > 0 && (c.proven || a.limits.Day > 0 || a.limits.Month > 0) {
 		c.usage.add(c.key, n, now)
+		if a.late != nil && c.usage == a.used {
+			a.late.add(c.key, n, now)
+		}
 	}
 }
 
@@ -236,14 +240,59 @@ func (c *account) take(ctx context.Context, n int) error {
 func (a *accounts) saveUsage() ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := a.now()
-	for _, c := range a.known {
-		a.settle(c, now)
-	}
+	a.settleAll()
 	if !a.used.changed {
 		return nil, nil
 	}
 	return a.used.encode()
+}
+
+// countLate begins to count apart what clients use.
+func (a *accounts) countLate() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settleAll()
+	a.late = newUsage()
+}
+
+// takeLate returns what was counted apart since then, or the last call; nil for
+// nothing.
+func (a *accounts) takeLate() *usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settleAll()
+	late := a.late
+	if late == nil || len(late.clients) == 0 {
+		return nil
+	}
+	a.late = newUsage()
+	return late
+}
+
+// giveBackLate undoes takeLate.
+func (a *accounts) giveBackLate(late *usage) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.late.merge(late, a.now())
+}
+
+// addUsage enters what was counted elsewhere.
+func (a *accounts) addUsage(more *usage) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	a.used.merge(more, now)
+	if a.late != nil {
+		a.late.merge(more, now)
+	}
+}
+
+// settleAll enters what all clients have used; accounts.mu is held.
+func (a *accounts) settleAll() {
+	now := a.now()
+	for _, c := range a.known {
+		a.settle(c, now)
+	}
 }
 
 // isLimited reports whether bytes are to be taken before they pass, or only to be

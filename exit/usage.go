@@ -61,6 +61,21 @@ func (u *usage) of(key [32]byte, now time.Time) (day, month int64) {
 
 // add enters n bytes.
 func (u *usage) add(key [32]byte, n int64, now time.Time) {
+	u.enter(key, used{now.UTC().Format(time.DateOnly), n, n}, now)
+}
+
+// merge enters what others says. What is of another month is forgotten.
+func (u *usage) merge(others *usage, now time.Time) {
+	u.turn(now)
+	if others.month != u.month {
+		return
+	}
+	for key, c := range others.clients {
+		u.enter(key, *c, now)
+	}
+}
+
+func (u *usage) enter(key [32]byte, more used, now time.Time) {
 	u.turn(now)
 	c := u.clients[key]
 	if c == nil && len(u.clients) >= maxUsage {
@@ -71,11 +86,13 @@ func (u *usage) add(key [32]byte, n int64, now time.Time) {
 		c = new(used)
 		u.clients[key] = c
 	}
-	if today := now.UTC().Format(time.DateOnly); c.Day != today {
-		c.Day, c.Bytes = today, 0
+	if c.Day < more.Day {
+		c.Day, c.Bytes = more.Day, 0
 	}
-	c.Bytes += n
-	c.Month += n
+	if c.Day == more.Day {
+		c.Bytes += more.Bytes
+	}
+	c.Month += more.Month
 	u.changed = true
 }
 
@@ -85,7 +102,8 @@ type usageFile struct {
 	Clients map[string]*used `json:"clients"` // by hexadecimal key
 }
 
-const maxUsageFile = 64 << 20
+// MaxUsage bounds what is kept or passed on of the clients' usage, in bytes.
+const MaxUsage = 64 << 20
 
 // loadUsage reads what save has written. A file that is not there is empty.
 func loadUsage(path string) (*usage, error) {
@@ -95,24 +113,33 @@ func loadUsage(path string) (*usage, error) {
 		return u, nil
 	}
 	var b []byte
-	if err == nil && info.Size() > maxUsageFile {
-		err = fmt.Errorf("larger than %d bytes", maxUsageFile)
+	if err == nil && info.Size() > MaxUsage {
+		err = fmt.Errorf("larger than %d bytes", MaxUsage)
 	}
 	if err == nil {
 		b, err = os.ReadFile(path)
 	}
-	var f usageFile
 	if err == nil {
-		err = json.Unmarshal(b, &f)
+		u, err = parseUsage(b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("exit: read the clients' quotas: %w: mend or remove %s", err, path)
 	}
+	return u, nil
+}
+
+// parseUsage reads what encode has written.
+func parseUsage(b []byte) (*usage, error) {
+	var f usageFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, err
+	}
+	u := newUsage()
 	u.month = f.Month
 	for text, c := range f.Clients {
 		var key [32]byte
 		if n, err := hex.Decode(key[:], []byte(text)); err != nil || n != len(key) || len(text) != 2*len(key) || c == nil || c.Bytes < 0 || c.Month < 0 {
-			return nil, fmt.Errorf("exit: read the clients' quotas: entry %q makes no sense: mend or remove %s", text, path)
+			return nil, fmt.Errorf("entry %q makes no sense", text)
 		}
 		if len(u.clients) < maxUsage {
 			u.clients[key] = c
@@ -181,13 +208,49 @@ func (s *Server) saveUsage() error {
 	return writeUsage(s.usage.file, b)
 }
 
-// HandOverUsage saves usage for the last time: from then on Config.UsageFile is
-// another Server's, and what the clients of this one still use is forgiven when
-// it ends.
-func (s *Server) HandOverUsage() error {
+// PrepareHandOver saves usage for another Server, which reads it next. What the
+// clients use from then on is for PassOnUsage too.
+func (s *Server) PrepareHandOver() error {
 	s.usage.Lock()
 	defer s.usage.Unlock()
-	err := s.saveUsage()
+	s.accounts.countLate()
+	return s.saveUsage()
+}
+
+// HandOverUsage leaves Config.UsageFile to the other Server.
+func (s *Server) HandOverUsage() {
+	s.usage.Lock()
+	defer s.usage.Unlock()
 	s.usage.file = ""
-	return err
+}
+
+// PassOnUsage calls pass, if the clients have used anything since PrepareHandOver
+// or the last call, with what that is, for the other Server's AddUsage. If pass
+// fails, the next call has it too.
+func (s *Server) PassOnUsage(pass func(usage []byte) error) error {
+	s.usage.Lock()
+	defer s.usage.Unlock()
+	late := s.accounts.takeLate()
+	if late == nil {
+		return nil
+	}
+	b, err := late.encode()
+	if err == nil {
+		err = pass(b)
+	}
+	if err != nil {
+		s.accounts.giveBackLate(late)
+		return fmt.Errorf("exit: pass on what the clients have used: %w", err)
+	}
+	return nil
+}
+
+// AddUsage enters what another Server has passed on.
+func (s *Server) AddUsage(b []byte) error {
+	u, err := parseUsage(b)
+	if err != nil {
+		return fmt.Errorf("exit: usage of another process: %w", err)
+	}
+	s.accounts.addUsage(u)
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/exit"
 )
 
 // routes are what the exit's control socket answers.
@@ -27,7 +28,20 @@ func (r *exitRun) routes() http.Handler {
 	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.reload()) })
 	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, q *http.Request) { control.Answer(w, r.restart(q.Context())) })
-	mux.HandleFunc("POST /save", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.server.SaveUsage()) })
+	mux.HandleFunc("POST /save", func(w http.ResponseWriter, q *http.Request) {
+		save := r.server.SaveUsage
+		if q.FormValue("successor") != "" {
+			save = r.server.PrepareHandOver
+		}
+		control.Answer(w, save())
+	})
+	mux.HandleFunc("POST /usage", func(w http.ResponseWriter, q *http.Request) {
+		usage, err := io.ReadAll(http.MaxBytesReader(w, q.Body, exit.MaxUsage))
+		if err == nil {
+			err = r.server.AddUsage(usage)
+		}
+		control.Answer(w, err)
+	})
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, q *http.Request) {
 		var timeout time.Duration
 		if text := q.FormValue("timeout"); text != "" {

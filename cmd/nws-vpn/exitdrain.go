@@ -24,6 +24,8 @@ const (
 	// drainRest is for how long at least a draining exit lets those go on who have
 	// greeted it just before.
 	drainRest = 2 * time.Second
+	// passOnTimeout bounds how long the successor may take to note something.
+	passOnTimeout = 5 * time.Second
 )
 
 // drain has the exit take no new sessions, and end when its flows have ended, or
@@ -52,13 +54,12 @@ func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 	if !successor {
 		return nil
 	}
-	var err error
-	r.replacing.Do(func() { err = r.handOver() })
-	return err
+	r.replacing.Do(r.handOver)
+	return nil
 }
 
 // handOver lets go of all that only one process can have.
-func (r *exitRun) handOver() error {
+func (r *exitRun) handOver() {
 	defer close(r.replaced)
 	r.mu.Lock()
 	if r.closeMetrics != nil {
@@ -72,7 +73,17 @@ func (r *exitRun) handOver() error {
 		n.closePaths() // sessions that came that way go on over relays
 		n.stopTelling(true)
 	}
-	return r.server.HandOverUsage()
+	r.server.HandOverUsage()
+}
+
+// passOnUsage tells the process that has taken over what the clients of this one
+// use.
+func (r *exitRun) passOnUsage(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, passOnTimeout)
+	defer cancel()
+	return r.server.PassOnUsage(func(usage []byte) error {
+		return control.Post(ctx, r.state, "/usage", usage)
+	})
 }
 
 func (r *exitRun) isReplaced() bool {

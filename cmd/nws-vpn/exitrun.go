@@ -201,6 +201,11 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 	}
 	cancel()
 	serving.Wait()
+	if r.isReplaced() {
+		if err := r.passOnUsage(context.WithoutCancel(ctx)); err != nil {
+			r.log.Error("exit", "err", err)
+		}
+	}
 	return err
 }
 
@@ -238,7 +243,11 @@ func (r *exitRun) keepHouse(ctx context.Context, hup <-chan os.Signal) {
 		case <-hup:
 			_ = r.reload() // which has logged it
 		case <-save.C:
-			if err := r.server.SaveUsage(); err != nil {
+			err := r.server.SaveUsage()
+			if r.isReplaced() {
+				err = r.passOnUsage(ctx)
+			}
+			if err != nil {
 				r.log.Error("exit", "err", err)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -287,7 +288,11 @@ func TestExitIsReplaced(t *testing.T) {
 	// What only one process can have is handed over.
 	e := newTestExit(t, fmt.Sprintf("quota_month = \"1GB\"\nmetrics = %q\npublic_address = %q\n", freeAddress(t), freeAddress(t)))
 	old := e.start(e.flags, "ready")
-	to, link := echoServer(t), e.entry(e.key)
+	alice, err := envelope.GenerateSecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, link := echoServer(t), e.wantIn("alice", showing(&alice, ""))
 	long := dialFlow(t, link, to)
 	echo(t, long, "before")
 
@@ -311,21 +316,21 @@ func TestExitIsReplaced(t *testing.T) {
 	default:
 	}
 	// The entry of the old one comes over by itself, and keeps its flow.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for e.status().Sessions < 2 {
-		if ctx.Err() != nil {
-			t.Fatal("it does not come over")
-		}
-	}
+	awaited(t, "its new session", func() bool { return e.status().Sessions == 2 })
 	echo(t, long, "the end")
 	long.Close()
 	if err := <-old.ended; err != nil {
 		t.Errorf("the old one: %v", err)
 	}
 	echo(t, dialFlow(t, link, to), "again")
-	if s := e.status(); s.Flows.TCP != 2 {
+	s = e.status()
+	if s.Flows.TCP != 2 {
 		t.Errorf("the new process: %+v", s)
+	}
+	// What the old flow used counts, once.
+	c := slices.IndexFunc(s.Clients, func(c exitClient) bool { return c.NPub == alice.Public().NPub() })
+	if used := int64(2*len("before"+"the end"+"again") + 2*100_000); c < 0 || s.Clients[c].UsedMonth != used {
+		t.Errorf("alice has used %d bytes: %+v", used, s.Clients)
 	}
 }
 

@@ -79,7 +79,11 @@ func openOwnDir(dir string) error {
 // meetPredecessor finds out whether another process runs with this state
 // directory. One whose place is to be taken saves what it remembers.
 func meetPredecessor(ctx context.Context, dir string, takeover bool) (isThere bool, err error) {
-	_, err = control.Do(ctx, dir, "POST", "/save")
+	path := "/save"
+	if takeover {
+		path += "?successor=1"
+	}
+	_, err = control.Do(ctx, dir, "POST", path)
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		return false, nil

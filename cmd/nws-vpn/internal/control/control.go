@@ -4,6 +4,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -213,6 +214,16 @@ const maxAnswer = 16 << 20
 // Do sends a request to the program of stateDir and returns its answer. The
 // path may have a query.
 func Do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
+	return do(ctx, stateDir, method, path, nil)
+}
+
+// Post has the program of stateDir take body.
+func Post(ctx context.Context, stateDir, path string, body []byte) error {
+	_, err := do(ctx, stateDir, http.MethodPost, path, body)
+	return err
+}
+
+func do(ctx context.Context, stateDir, method, path string, content []byte) ([]byte, error) {
 	heard := new(atomic.Bool)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -222,7 +233,7 @@ func Do(ctx context.Context, stateDir, method, path string) ([]byte, error) {
 			return &listening{conn, heard}, err
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://nws-vpn"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://nws-vpn"+path, bytes.NewReader(content))
 	if err != nil {
 		return nil, err
 	}
