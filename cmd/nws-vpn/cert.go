@@ -108,15 +108,9 @@ func siteName(text string, names map[string]string) (name.Name, error) {
 	if err != nil {
 		return name.Name{}, err
 	}
-	n, err := name.Parse(text)
+	n, err := findName(text, book)
 	if err != nil {
-		var inBook error
-		if n, inBook = book.Lookup(text); inBook != nil {
-			if name.Under(text) {
-				err = inBook
-			}
-			return name.Name{}, fmt.Errorf("site: %w", err)
-		}
+		return name.Name{}, fmt.Errorf("site: %w", err)
 	}
 	return n, nil
 }

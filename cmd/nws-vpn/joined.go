@@ -258,13 +258,10 @@ func (j *joinedExits) choose(cfg *config.Config, relaysGiven bool) error {
 
 // chosenKey is the key of the exit that the configuration names.
 func chosenKey(cfg *config.Config) (envelope.PublicKey, error) {
-	n, err := name.Parse(cfg.Up.Exit)
-	if err == nil {
-		return n.Key, nil
-	}
 	book, err := name.NewBook(cfg.Names)
-	if err == nil {
-		n, err = book.Lookup(cfg.Up.Exit)
+	if err != nil {
+		return envelope.PublicKey{}, err
 	}
+	n, err := findName(cfg.Up.Exit, book)
 	return n.Key, err
 }

@@ -35,12 +35,18 @@ func TestChooseExit(t *testing.T) {
 		{text: config.AutoExit, flags: []string{"wss://a"}, wantRelays: []string{"wss://a"}},
 		{text: config.AutoExit, wantErr: "no relay is known"},
 		{text: "blög.nostr", flags: []string{"wss://a"}, wantErr: "no petname blög in [names]"},
+		{text: "home", wantRelays: n.Relays},
+		{text: "HOME", wantRelays: n.Relays},
+		{text: "hume.nostr", wantErr: "no petname hume in [names] of the configuration: did you mean home.nostr?"},
+		{text: "höme", wantErr: "nor one of [names] in the configuration or of the exits that were joined: did you mean home.nostr?"},
+		{text: "blög", wantErr: "neither an npub, an nprofile"},
+		{text: "example.com", wantErr: "of the exits that were joined"},
 		{text: "npub1broken", flags: []string{"wss://a"}, wantErr: "not a valid npub (mistyped?)"},
 	} {
 		exit, relays, err := chooseExit(test.text, test.flags, book)
 		switch {
 		case test.wantErr != "":
-			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
+			if err == nil || !strings.Contains(err.Error(), test.wantErr) || strings.Contains(err.Error(), "mean") != strings.Contains(test.wantErr, "mean") {
 				t.Errorf("chooseExit(%q) = %v, want an error with %q", test.text, err, test.wantErr)
 			}
 		case err != nil || exit.Key != key.Public() && test.text != config.AutoExit || !slices.Equal(relays, test.wantRelays):

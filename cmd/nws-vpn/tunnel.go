@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,14 +191,8 @@ func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []
 		return n, nil, fmt.Errorf("no exit is chosen: name one with --exit npub1… or with exit in the section [up] of the configuration, such as %s", config.Path())
 	}
 	if text != config.AutoExit {
-		if n, err = name.Parse(text); err != nil {
-			var inBook error
-			if n, inBook = book.Lookup(text); inBook != nil {
-				if name.Under(text) {
-					err = inBook
-				}
-				return n, nil, fmt.Errorf("exit: %w", err)
-			}
+		if n, err = findName(text, book); err != nil {
+			return n, nil, fmt.Errorf("exit: %w", err)
 		}
 	}
 	if len(relays) == 0 {
@@ -207,4 +202,25 @@ func chooseExit(text string, relays []string, book name.Book) (n name.Name, _ []
 		return n, nil, errNoRelay
 	}
 	return n, relays, nil
+}
+
+// findName reads a name in any spelling, or a petname with or without ".nostr". The
+// error does not repeat what may be a secret, pasted by mistake.
+func findName(text string, book name.Book) (name.Name, error) {
+	n, err := name.Parse(text)
+	if err == nil {
+		return n, nil
+	}
+	if name.Under(text) {
+		n, err = book.Lookup(text)
+	} else if known, ok := book[strings.ToLower(text)]; ok {
+		return known, nil
+	}
+	if errors.Is(err, name.ErrNoSpelling) {
+		err = errors.New("neither an npub, an nprofile, 64 hexadecimal digits, a .nostr name, nor one of [names] in the configuration or of the exits that were joined")
+	}
+	if meant := book.Nearest(text); err != nil && meant != "" {
+		err = fmt.Errorf("%w: did you mean %s.nostr?", err, meant)
+	}
+	return n, err
 }

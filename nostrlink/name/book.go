@@ -3,6 +3,8 @@ package name
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -54,6 +56,45 @@ func (b Book) Lookup(host string) (Name, error) {
 		return Name{}, fmt.Errorf("name: no petname %s in [names] of the configuration", strings.ToValidUTF8(label, "?"))
 	}
 	return Name{}, fmt.Errorf("%w; nor is it a petname of the configuration", err)
+}
+
+// Nearest returns the petname that somebody may have meant who wrote text, with or
+// without ".nostr"; "" if none is like it.
+func (b Book) Nearest(text string) string {
+	text = strings.TrimSuffix(normal(text), "."+tld)
+	if len(text) > maxLabel {
+		return ""
+	}
+	wrote := []rune(text)
+	nearest, least := "", min(len(wrote)/2, 3)+1
+	for _, label := range slices.Sorted(maps.Keys(b)) {
+		if d := distance(wrote, []rune(label)); d < least {
+			nearest, least = label, d
+		}
+	}
+	return nearest
+}
+
+// distance is how many letters have to be put in, taken out or changed to make b of
+// a (Levenshtein).
+func distance(a, b []rune) int {
+	row := make([]int, len(b)+1) // from the beginning of a so far to those of b
+	for j := range row {
+		row[j] = j
+	}
+	for i, x := range a {
+		before := row[0]
+		row[0] = i + 1
+		for j, y := range b {
+			change := before
+			if x != y {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, before+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // CheckPetname says why a text cannot be a petname, as a Book keeps it, or nil. It

@@ -28,6 +28,23 @@ func TestBook(t *testing.T) {
 	}
 }
 
+func TestNearest(t *testing.T) {
+	b := Book{"home": {}, "rome": {}, "office": {}, "a": {}}
+	for text, want := range map[string]string{
+		"home": "home", "HOME.nostr": "home", "hme": "home", "höme": "home", "ehom": "home", "homes.nostr.": "home",
+		"come":  "home", // as near as rome
+		"romee": "rome", "offfice": "office", "oficce": "office", "ab": "a",
+		"blög": "", "": "", "b": "", "off": "", "example.com": "", npub: "", strings.Repeat("home", 20): "", "\xff\xfe\xfd\xfc": "",
+	} {
+		if got := b.Nearest(text); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", text, got, want)
+		}
+	}
+	if got := Book(nil).Nearest("home"); got != "" {
+		t.Errorf("of an empty book: %q", got)
+	}
+}
+
 func TestBookRefuses(t *testing.T) {
 	key := "spk0elj8bpfv48c1mobhargqsktrs7f7fdmge05i16hs05o4oreg"
 	for what, entries := range map[string]map[string]string{

@@ -67,6 +67,9 @@ func Under(host string) bool {
 	return host == tld || strings.HasSuffix(host, "."+tld)
 }
 
+// ErrNoSpelling is Parse's for what looks like no spelling at all.
+var ErrNoSpelling = errors.New("name: neither a .nostr name, npub, nprofile nor 64 hexadecimal digits")
+
 // Parse reads any spelling of a name except petnames. The error says what is
 // wrong and never repeats s, which may be a secret pasted by mistake.
 func Parse(s string) (Name, error) {
@@ -88,7 +91,7 @@ func Parse(s string) (Name, error) {
 		key, err := parseHex(text)
 		return Name{Key: key}, err
 	}
-	return Name{}, errors.New("name: neither a .nostr name, npub, nprofile nor 64 hexadecimal digits")
+	return Name{}, ErrNoSpelling
 }
 
 // ParseHost reads a host name that ends in .nostr and contains its key, with or
