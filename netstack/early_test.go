@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nws-vpn/nws-vpn/internal/await"
 )
 
 // early is an EarlyDialer over sockets. A connection that is dialled early has
@@ -116,7 +118,7 @@ func TestLateRefusalIsAReset(t *testing.T) {
 			if n, err := app.Read(make([]byte, 1)); err == nil || err == io.EOF {
 				t.Errorf("program reads %d bytes, %v, want a reset", n, err)
 			}
-			eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+			await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 		})
 	}
 }
@@ -143,11 +145,9 @@ func TestNobodyIsDialledForAProgramThatHasGone(t *testing.T) {
 	d := newEarly(t)
 	w := earlyWorld(t, d, patience)
 	w.mustDial(t, server4)
-	eventually(t, "the connection is open", func() bool { return w.stack.Stats().TCPOpen == 1 })
-	for _, e := range w.machine.RegisteredEndpoints() {
-		e.Abort()
-	}
-	eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+	await.That(t, "the connection is open", func() bool { return w.stack.Stats().TCPOpen == 1 })
+	w.abort()
+	await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 	if len(d.firsts) > 0 {
 		t.Error("somebody was dialled")
 	}
@@ -171,11 +171,9 @@ func TestEarlyDialEndsWithTheProgram(t *testing.T) {
 	w := newWorld(t, Forward(d, ForwardOptions{EarlyPorts: []uint16{server4.Port()}, DialTimeout: time.Hour}), Options{})
 	w.mustDial(t, server4).Write([]byte("GET /"))
 	take(t, d.began)
-	for _, e := range w.machine.RegisteredEndpoints() {
-		e.Abort()
-	}
+	w.abort()
 	take(t, d.ended)
-	eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+	await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 }
 
 func TestLargeFirstWriteArrivesWhole(t *testing.T) {
@@ -201,6 +199,6 @@ func TestCloseEndsTheWaitForFirstBytes(t *testing.T) {
 	d := newEarly(t)
 	w := earlyWorld(t, d, time.Hour)
 	w.mustDial(t, server4)
-	eventually(t, "the connection is open", func() bool { return w.stack.Stats().TCPOpen == 1 })
+	await.That(t, "the connection is open", func() bool { return w.stack.Stats().TCPOpen == 1 })
 	// The world's cleanup waits for all handlers.
 }

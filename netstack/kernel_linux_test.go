@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 )
 
@@ -263,7 +264,7 @@ func TestKernelProgramIsKilled(t *testing.T) {
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("server reads %v, want a reset", err)
 	}
-	eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+	await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 }
 
 func TestKernelSeesResetsWhenTheStackCloses(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/nws-vpn/nws-vpn/internal/await"
 )
 
 // pingEcho answers each echo, until the flow ends.
@@ -111,7 +113,7 @@ func TestRejectedEchoesAreUnreachable(t *testing.T) {
 			p.write(t, echo(way.src, way.dst, 8, 1, nil))
 			second := echo(way.src, way.dst, 8, 2, []byte("later"))
 			p.write(t, second)
-			eventually(t, "both echoes are there", func() bool { return waitingIn(&p.stack.ping) == 2 })
+			await.That(t, "both echoes are there", func() bool { return waitingIn(&p.stack.ping) == 2 })
 			close(refuse)
 			got := take(t, p.sent)[way.headers:]
 			want := []byte{3, test.v4}
@@ -124,7 +126,7 @@ func TestRejectedEchoesAreUnreachable(t *testing.T) {
 			if quote := second[:way.headers+quotedTransport]; !bytes.Equal(got[8:], quote) {
 				t.Errorf("%s: quoted % x, want the newest echo, % x", way.name, got[8:], quote)
 			}
-			eventually(t, "the flow is gone", func() bool { return p.stack.Stats().PingOpen == 0 })
+			await.That(t, "the flow is gone", func() bool { return p.stack.Stats().PingOpen == 0 })
 			if s := p.stack.Stats(); s.PingRejected != 1 {
 				t.Errorf("stats %+v, want one rejected", s)
 			}

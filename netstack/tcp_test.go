@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/tun"
 )
 
@@ -51,7 +52,7 @@ func TestForwardCarriesBothWaysWithHalfClose(t *testing.T) {
 				t.Fatalf("answer: %d bytes, %v", len(got), err)
 			}
 			app.Close()
-			eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+			await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 			s := w.stack.Stats()
 			if s.FromPrograms != uint64(len(request)) || s.ToPrograms != uint64(len(answer)) || s.TCPAccepted != 1 {
 				t.Errorf("stats %+v", s)
@@ -114,7 +115,7 @@ func TestRejectedConnectionsAreRefused(t *testing.T) {
 					t.Errorf("dial %s: %v, want refused", to, err)
 				}
 			}
-			eventually(t, "both are counted", func() bool { return w.stack.Stats().TCPRejected == 2 })
+			await.That(t, "both are counted", func() bool { return w.stack.Stats().TCPRejected == 2 })
 		})
 	}
 }
@@ -159,9 +160,7 @@ func TestResetOfTheProgramReachesTheServer(t *testing.T) {
 	server := take(t, servers)
 	defer server.Close()
 	exchange(t, app, server)
-	for _, e := range w.machine.RegisteredEndpoints() {
-		e.Abort()
-	}
+	w.abort()
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("server reads %v, want a reset", err)
 	}
@@ -215,29 +214,28 @@ func (c *stuckConn) CloseWrite() error { return nil }
 func (c *stuckConn) Close() error      { c.once.Do(func() { close(c.end) }); return nil }
 func (c *stuckConn) Abort(error)       { c.Close() }
 
-func TestLostProgramEndsAFlowThatWaitsForTheServer(t *testing.T) {
-	remote := newStuckConn()
-	w := newWorld(t, Forward(dialerFunc(func(context.Context, string, string) (net.Conn, error) {
+// waitingForTheServer is a world with a flow whose server has stopped to read.
+func waitingForTheServer(t *testing.T) (w *world, app net.Conn, remote *stuckConn) {
+	t.Helper()
+	remote = newStuckConn()
+	w = newWorld(t, Forward(dialerFunc(func(context.Context, string, string) (net.Conn, error) {
 		return remote, nil
 	}), ForwardOptions{}), Options{})
-	app := w.mustDial(t, server4)
+	app = w.mustDial(t, server4)
 	app.Write([]byte("upload"))
 	take(t, remote.writing)
-	for _, e := range w.machine.RegisteredEndpoints() {
-		e.Abort()
-	}
+	return w, app, remote
+}
+
+func TestLostProgramEndsAFlowThatWaitsForTheServer(t *testing.T) {
+	w, _, remote := waitingForTheServer(t)
+	w.abort()
 	take(t, remote.end)
-	eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+	await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 }
 
 func TestStackCloseEndsAFlowThatWaitsForTheServer(t *testing.T) {
-	remote := newStuckConn()
-	w := newWorld(t, Forward(dialerFunc(func(context.Context, string, string) (net.Conn, error) {
-		return remote, nil
-	}), ForwardOptions{}), Options{})
-	app := w.mustDial(t, server4)
-	app.Write([]byte("upload"))
-	take(t, remote.writing)
+	w, app, remote := waitingForTheServer(t)
 	w.stack.Close()
 	take(t, remote.end)
 	if _, err := app.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
@@ -257,7 +255,7 @@ func TestPendingConnectionsAreBounded(t *testing.T) {
 		go func() { _, err := w.dial(server4); errs <- err }()
 	}
 	// What is beyond the limit is dropped and comes again.
-	eventually(t, "SYNs are dropped", func() bool { return w.stack.Stats().PacketsDropped >= dials-most })
+	await.That(t, "SYNs are dropped", func() bool { return w.stack.Stats().PacketsDropped >= dials-most })
 	if s := w.stack.Stats(); s.TCPPending != most {
 		t.Errorf("%d pending, want %d", s.TCPPending, most)
 	}
@@ -281,7 +279,7 @@ func TestFlowsAreBounded(t *testing.T) {
 	}
 	first.Close()
 	app.Close()
-	eventually(t, "there is room again", func() bool { return w.stack.Stats().TCPOpen == 1 })
+	await.That(t, "there is room again", func() bool { return w.stack.Stats().TCPOpen == 1 })
 	w.mustDial(t, server4)
 }
 
@@ -315,7 +313,7 @@ func TestFlowCountsWhileItsDataIsUndelivered(t *testing.T) {
 		t.Errorf("program read %d bytes of %d, %v", n, total, err)
 	}
 	app.Close()
-	eventually(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+	await.That(t, "the flow is gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
 }
 
 func TestCloseWhileConnecting(t *testing.T) {
@@ -332,8 +330,6 @@ func TestCloseWhileConnecting(t *testing.T) {
 	}()
 	take(t, asked)
 	w.stack.Close() // must not wait for the dial's own timeout
-	for _, e := range w.machine.RegisteredEndpoints() {
-		e.Abort()
-	}
+	w.abort()
 	take(t, done)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/nettest"
+
+	"github.com/nws-vpn/nws-vpn/internal/await"
 )
 
 func TestIdleFlowsAreCheapAndLeaveNothing(t *testing.T) {
@@ -33,8 +35,8 @@ func TestIdleFlowsAreCheapAndLeaveNothing(t *testing.T) {
 		apps[i].Close()
 		ends[i].Close()
 	}
-	eventually(t, "all flows are gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
-	eventually(t, "all goroutines are gone", func() bool { return runtime.NumGoroutine() <= goroutines })
+	await.That(t, "all flows are gone", func() bool { return w.stack.Stats().TCPOpen == 0 })
+	await.That(t, "all goroutines are gone", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
 func heap() int64 {
@@ -94,9 +96,7 @@ func TestErrorsOfALostConnection(t *testing.T) {
 	w := newWorld(t, h, Options{})
 	w.mustDial(t, server4)
 	c := take(t, conns)
-	for _, e := range w.machine.RegisteredEndpoints() {
-		e.Abort()
-	}
+	w.abort()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read: %v, want a reset", err)
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nws-vpn/nws-vpn/internal/await"
 )
 
 // udpEcho sends each datagram back, until the flow ends.
@@ -85,7 +87,7 @@ func TestForwardCarriesDatagrams(t *testing.T) {
 			t.Errorf("program got %q, %v, want %q", buf[:n], err, want)
 		}
 	}
-	eventually(t, "the idle flow ends", func() bool { return w.stack.Stats().UDPOpen == 0 })
+	await.That(t, "the idle flow ends", func() bool { return w.stack.Stats().UDPOpen == 0 })
 }
 
 // messages is a dialled connection that passes its messages to WriteTo.
@@ -189,9 +191,9 @@ func TestUDPFlowsAreBounded(t *testing.T) {
 	first, second := take(t, conns), take(t, conns)
 	third := w.dialUDP(t, server4)
 	third.Write([]byte("x"))
-	eventually(t, "the third is dropped", func() bool { return w.stack.Stats().PacketsDropped == 1 })
+	await.That(t, "the third is dropped", func() bool { return w.stack.Stats().PacketsDropped == 1 })
 	// Once one has been idle for long, it has to go.
-	eventually(t, "a flow is idle", func() bool { return first.idleFor() > 600*time.Millisecond })
+	await.That(t, "a flow is idle", func() bool { return first.idleFor() > 600*time.Millisecond })
 	second.touch()
 	third.Write([]byte("x"))
 	take(t, conns)

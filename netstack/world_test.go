@@ -101,6 +101,13 @@ func fullAddress(a netip.AddrPort) (tcpip.FullAddress, tcpip.NetworkProtocolNumb
 	return tcpip.FullAddress{NIC: nicID, Addr: toGVisor(a.Addr()), Port: a.Port()}, network
 }
 
+// abort resets all connections of the machine's programs.
+func (w *world) abort() {
+	for _, e := range w.machine.RegisteredEndpoints() {
+		e.Abort()
+	}
+}
+
 // dial opens a connection as a program does.
 func (w *world) dial(to netip.AddrPort) (*gonet.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -194,16 +201,6 @@ func loopback(t *testing.T) (Dialer, chan *net.TCPConn) {
 		servers <- s.(*net.TCPConn)
 		return c, nil
 	}), servers
-}
-
-// eventually waits for a condition that no event announces.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("did not happen: " + what)
-		}
-	}
 }
 
 func take[T any](t *testing.T, from <-chan T) T {

@@ -7,35 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/nws-vpn/nws-vpn/internal/splice"
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
-
-// echo answers what a flow sends; port 1 is refused.
-func echo(_ context.Context, req nostrlink.Request) {
-	if strings.HasSuffix(req.Address(), ":1") {
-		req.Reject(syscall.ECONNREFUSED)
-		return
-	}
-	conn, err := req.Accept()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	if _, err := io.Copy(conn, conn); err == nil {
-		conn.(splice.Conn).CloseWrite()
-	}
-}
 
 // serveExit serves key over relays and returns once entries can reach it there.
 func serveExit(t *testing.T, key envelope.SecretKey, handle nostrlink.Handle, relays ...string) (l *nostrlink.Listener, stop func()) {
@@ -70,15 +52,8 @@ func serveLinkWith(t *testing.T, opts nostrlink.LinkOptions, exit envelope.Publi
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait(); hub.Close() })
 	t.Cleanup(stop)
 	// On a busy machine under attack an attempt may take too long.
-	eventually(t, "the link is connected", func() bool { return l.Status().State == nostrlink.Connected })
+	await.That(t, "the link is connected", func() bool { return l.Status().State == nostrlink.Connected })
 	return l, stop
-}
-
-// patience bounds the waiting for what must happen.
-func patience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // echoed sends size bytes through a connection and compares what comes back.
@@ -152,7 +127,7 @@ func TestAttackingRelayBesideAGoodOne(t *testing.T) {
 func transferUnderAttack(t *testing.T, counted func(session.Rejected) uint64, relays ...string) {
 	t.Helper()
 	key := envelopetest.NewKey(t)
-	listener, _ := serveExit(t, key, echo, relays...)
+	listener, _ := serveExit(t, key, nostrlink.Echo, relays...)
 	var tasks sync.WaitGroup
 	for range 2 {
 		link, _ := serveLink(t, key.Public(), relays...)
@@ -168,7 +143,7 @@ func transferUnderAttack(t *testing.T, counted func(session.Rejected) uint64, re
 
 func underAttack(t *testing.T, link *nostrlink.Link, counted func(session.Rejected) uint64) {
 	since := link.Status().Since
-	ctx := patience(t)
+	ctx := await.Context(t)
 	var streams sync.WaitGroup
 	for range 3 {
 		streams.Go(func() {

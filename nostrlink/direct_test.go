@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -166,19 +167,10 @@ func (p *directPair) carrying() (direct, relays bool) {
 
 func (p *directPair) await(direct bool) {
 	p.t.Helper()
-	until(p.t, "the path is another", func() bool {
+	await.That(p.t, "the path is another", func() bool {
 		d, r := p.carrying()
 		return d == direct && r != direct
 	})
-}
-
-func until(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for ctx := patience(t); !happened(); time.Sleep(5 * time.Millisecond) {
-		if ctx.Err() != nil {
-			t.Fatalf("it does not happen that %s", what)
-		}
-	}
 }
 
 // river is a flow that is echoed without end, both ways at full speed.
@@ -237,7 +229,7 @@ func startRiver(t *testing.T, link *Link) *river {
 func (r *river) flows() {
 	r.t.Helper()
 	goal := r.moved.Load() + 4<<20
-	until(r.t, "data flows", func() bool { return r.moved.Load() >= goal })
+	await.That(r.t, "data flows", func() bool { return r.moved.Load() >= goal })
 }
 
 func (r *river) end() {
@@ -307,7 +299,7 @@ func TestDirectIsForThePeerOnly(t *testing.T) {
 			t.Error("a stranger is taken for the exit")
 		}
 	}
-	until(t, "the stranger is counted", func() bool { return p.doors.Stats().Refused > 0 })
+	await.That(t, "the stranger is counted", func() bool { return p.doors.Stats().Refused > 0 })
 	if n := p.doors.Stats().Refused; n != 1 {
 		t.Errorf("%d strangers were refused", n)
 	}
@@ -340,7 +332,7 @@ func TestGreetingMakesNobodyDial(t *testing.T) {
 	if err := hub.Publish(patience(t), []string{relay}, event, id); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the session is open", func() bool { return l.Sessions() == 1 })
+	await.That(t, "the session is open", func() bool { return l.Sessions() == 1 })
 	cancel()
 	serving.Wait()
 	if r.dials > 0 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
@@ -15,7 +16,7 @@ import (
 )
 
 func TestPublishAndFind(t *testing.T) {
-	ctx := patience(t)
+	ctx := await.Context(t)
 	url, gone := startRelays(t)
 	hub := nostrlink.NewHub(nostrlink.HubOptions{})
 	defer hub.Close()
@@ -83,7 +84,7 @@ func TestReconnectionsEnd(t *testing.T) {
 	defer hub.Close()
 	key := envelopetest.NewKey(t)
 	event, id := envelopetest.Sign(t, key, envelope.Template{Kind: envelope.KindCertificate, CreatedAt: time.Now(), Tags: [][]string{{"d", "x"}}})
-	ctx, cancel := context.WithCancel(patience(t))
+	ctx, cancel := context.WithCancel(await.Context(t))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -95,7 +96,7 @@ func TestReconnectionsEnd(t *testing.T) {
 	cancel()
 	select {
 	case <-ended:
-	case <-patience(t).Done():
+	case <-await.Context(t).Done():
 		t.Fatal("goes on after the end of its context")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -285,10 +286,10 @@ func TestForgedAnswers(t *testing.T) {
 		}
 		return append(before, forge(e)...), slices.Clone(before)
 	}})
-	listener, _ := serveExit(t, key, echo, r.URL())
+	listener, _ := serveExit(t, key, nostrlink.Echo, r.URL())
 	for range 3 {
 		link, _ := serveLink(t, exit, r.URL())
-		conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+		conn, err := link.DialContext(await.Context(t), "tcp", "example.com:80")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
@@ -255,7 +256,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("%d sessions at the old one, %d at the new one", old.Sessions(), young.Sessions())
 	}
 	first.Close()
-	until(t, "the old session is left", func() bool { return old.Sessions() == 0 })
+	await.That(t, "the old session is left", func() bool { return old.Sessions() == 0 })
 	flow().Close()
 }
 
@@ -289,8 +290,8 @@ func TestDrainingForEver(t *testing.T) {
 		exit.Drain()
 		exit.draining.Store(false) // and greetings are answered all the same
 		if n < maxLeaving {
-			until(t, "there is another session", func() bool { return exit.Sessions() == n+2 })
-			until(t, "it is the link's", func() bool { return link.Status().Session.Streams == 0 })
+			await.That(t, "there is another session", func() bool { return exit.Sessions() == n+2 })
+			await.That(t, "it is the link's", func() bool { return link.Status().Session.Streams == 0 })
 		}
 	}
 	for _, conn := range flows {
@@ -300,7 +301,7 @@ func TestDrainingForEver(t *testing.T) {
 		t.Errorf("%d sessions", n)
 	}
 	flows[0].Close() // makes room for one more
-	until(t, "the last session is left", func() bool { return link.Status().Session.Streams == 0 })
+	await.That(t, "the last session is left", func() bool { return link.Status().Session.Streams == 0 })
 	for _, conn := range flows[1:] {
 		echoed(t, conn)
 	}
@@ -561,17 +562,5 @@ func TestAdmitWithoutASession(t *testing.T) {
 	if _, err := entry.Dial("example.com:80"); err != nil {
 		t.Fatal(err) // nothing tells
 	}
-	becomes(t, "the next one is not let in", func() bool { return l.Stats().NotLetIn == 1 })
-}
-
-// becomes waits for what nothing tells.
-func becomes(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for ctx := patience(t); !happened(); {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not so in time: %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	await.That(t, "the next one is not let in", func() bool { return l.Stats().NotLetIn == 1 })
 }

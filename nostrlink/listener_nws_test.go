@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -113,15 +114,9 @@ func TestSessionOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx := patience(t)
-	for l.Stats().Malformed == 0 {
-		if ctx.Err() != nil {
-			t.Fatalf("counted %+v", l.Stats())
-		}
-		time.Sleep(time.Millisecond)
-	}
+	await.That(t, "what begins no session is counted", func() bool { return l.Stats().Malformed > 0 })
 	_, link := startLink(t, key.Public(), url)
-	if err := link.Connect(ctx); err != nil {
+	if err := link.Connect(patience(t)); err != nil {
 		t.Error(err)
 	}
 }
@@ -207,10 +202,5 @@ func TestConnectBackIsRefused(t *testing.T) {
 	if err := reference(t, url).Publish(ctx, event, id); err != nil {
 		t.Fatal(err)
 	}
-	for l.Stats().NWS.Refused == 0 {
-		if ctx.Err() != nil {
-			t.Fatalf("counted %+v", l.Stats())
-		}
-		time.Sleep(time.Millisecond)
-	}
+	await.That(t, "it is refused", func() bool { return l.Stats().NWS.Refused > 0 })
 }

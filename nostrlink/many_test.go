@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
@@ -28,7 +29,7 @@ import (
 // must leave nothing behind.
 func TestTenThousandFlows(t *testing.T) {
 	const rounds, each = 10, 1000
-	ctx := patience(t)
+	ctx := await.Context(t)
 	server := relayd.New(relayd.Options{})
 	web := httptest.NewServer(server)
 	defer func() { server.Close(); web.Close() }()
@@ -37,7 +38,7 @@ func TestTenThousandFlows(t *testing.T) {
 	serveExit(t, key, func(ctx context.Context, req nostrlink.Request) {
 		handlers.Add(1)
 		defer handlers.Add(-1)
-		echo(ctx, req)
+		nostrlink.Echo(ctx, req)
 	}, url)
 	link, _ := serveLink(t, key.Public(), url)
 	idle := func() bool { return handlers.Load() == 0 && link.Status().Session.Streams == 0 }
@@ -52,7 +53,7 @@ func TestTenThousandFlows(t *testing.T) {
 			})
 		}
 		all.Wait()
-		eventually(t, "the flows are closed at both ends", idle)
+		await.That(t, "the flows are closed at both ends", idle)
 	}
 	round() // fills pools and grows buffers
 	before, ours := heap(), goleak.IgnoreCurrent()
@@ -60,7 +61,7 @@ func TestTenThousandFlows(t *testing.T) {
 	for range rounds {
 		round()
 	}
-	eventually(t, "the goroutines of the flows have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
+	await.That(t, "the goroutines of the flows have ended", func() bool { return runtime.NumGoroutine() <= goroutines })
 	if err := goleak.Find(ours); err != nil {
 		t.Error(err)
 	}
@@ -92,18 +93,6 @@ func heap() uint64 {
 	}
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
-}
-
-// eventually waits for what happens soon.
-func eventually(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	ctx := patience(t)
-	for !happened() {
-		if ctx.Err() != nil {
-			t.Fatalf("it does not happen that %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // memory is a relay in memory, for tests in fake time.
@@ -148,7 +137,7 @@ func TestSeveralExitsOfOneKey(t *testing.T) {
 			if gone[at] {
 				t.Fatalf("exit %d answers after its end", at)
 			}
-			eventually(t, "every exit that is there opens a session", func() bool {
+			await.That(t, "every exit that is there opens a session", func() bool {
 				opened := 0
 				for _, l := range listeners {
 					opened += l.Sessions()

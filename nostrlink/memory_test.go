@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
 
@@ -39,8 +40,8 @@ func TestRememberedExits(t *testing.T) {
 	if err := link.Connect(ctx); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "an exit that has been updated is forgotten", func() bool { return !n.Plain(key.Public()) })
-	until(t, "its session is used", func() bool { return !link.isPlain() && link.Status().State == Connected })
+	await.That(t, "an exit that has been updated is forgotten", func() bool { return !n.Plain(key.Public()) })
+	await.That(t, "its session is used", func() bool { return !link.isPlain() && link.Status().State == Connected })
 	stop()
 
 	old := newKey(t)

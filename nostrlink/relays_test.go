@@ -3,11 +3,13 @@ package nostrlink_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
@@ -38,20 +40,27 @@ func inUse(l *nostrlink.Link, url string) func() bool {
 	return func() bool { return at(l, url).State == nostrlink.RelayCarrying }
 }
 
-func TestASessionUsesTheRelaysOfBothEnds(t *testing.T) {
-	key := envelopetest.NewKey(t)
-	_, urls := relays(t, 4) // 0 of the exit only, 3 of the entry only
-	serveExit(t, key, echo, urls[0], urls[1], urls[2])
-	link, _ := serveLink(t, key.Public(), urls[3], urls[2]+"/", strings.ToUpper(urls[1][:2])+urls[1][2:])
-	eventually(t, "both common relays are in use", func() bool { return inUse(link, urls[1])() && inUse(link, urls[2])() })
-	if s := link.Status(); len(s.Relays) != 2 {
-		t.Errorf("the session has %d relays, want the two in common: %+v", len(s.Relays), s.Relays)
-	}
-	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
+// flowOver opens a flow, which is closed when the test ends.
+func flowOver(t *testing.T, link *nostrlink.Link) net.Conn {
+	t.Helper()
+	conn, err := link.DialContext(await.Context(t), "tcp", "example.com:80")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestASessionUsesTheRelaysOfBothEnds(t *testing.T) {
+	key := envelopetest.NewKey(t)
+	_, urls := relays(t, 4) // 0 of the exit only, 3 of the entry only
+	serveExit(t, key, nostrlink.Echo, urls[0], urls[1], urls[2])
+	link, _ := serveLink(t, key.Public(), urls[3], urls[2]+"/", strings.ToUpper(urls[1][:2])+urls[1][2:])
+	await.That(t, "both common relays are in use", func() bool { return inUse(link, urls[1])() && inUse(link, urls[2])() })
+	if s := link.Status(); len(s.Relays) != 2 {
+		t.Errorf("the session has %d relays, want the two in common: %+v", len(s.Relays), s.Relays)
+	}
+	conn := flowOver(t, link)
 	if err := echoed(conn, 2<<20); err != nil {
 		t.Error(err)
 	}
@@ -61,15 +70,11 @@ func TestASessionUsesTheRelaysOfBothEnds(t *testing.T) {
 func TestRelaysThatComeAndGo(t *testing.T) {
 	key := envelopetest.NewKey(t)
 	all, urls := relays(t, 2)
-	serveExit(t, key, echo, urls...)
+	serveExit(t, key, nostrlink.Echo, urls...)
 	link, _ := serveLink(t, key.Public(), urls...)
-	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := flowOver(t, link)
 	for round := range 4 {
-		eventually(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
+		await.That(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
 		var transfer sync.WaitGroup
 		transfer.Go(func() {
 			if err := echoed(conn, 4<<20); err != nil {
@@ -89,18 +94,14 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 		t.Run(reason, func(t *testing.T) {
 			key := envelopetest.NewKey(t)
 			all, urls := relays(t, 2)
-			serveExit(t, key, echo, urls...)
+			serveExit(t, key, nostrlink.Echo, urls...)
 			link, _ := serveLinkWith(t, nostrlink.LinkOptions{Duplicate: true}, key.Public(), urls...)
-			eventually(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
-			conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			await.That(t, "both relays are in use", func() bool { return inUse(link, urls[0])() && inUse(link, urls[1])() })
+			conn := flowOver(t, link)
 			for i, r := range all {
 				r.Set(relaytest.Behaviour{Reject: reason})
 				if i == 0 {
-					eventually(t, "the relay is retired", func() bool {
+					await.That(t, "the relay is retired", func() bool {
 						if err := echoed(conn, 1000); err != nil {
 							t.Fatal(err)
 						}
@@ -112,7 +113,7 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 					continue
 				}
 				go conn.Write(make([]byte, 1000))
-				eventually(t, "the session is given up", func() bool { return link.Status().State != nostrlink.Connected })
+				await.That(t, "the session is given up", func() bool { return link.Status().State != nostrlink.Connected })
 				if err := link.Status().Failure; err == nil || !strings.Contains(err.Error(), reason) {
 					t.Errorf("the status says %v, want the relay's reason", err)
 				}
@@ -125,13 +126,9 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 func TestARelaysRateLimitIsKept(t *testing.T) {
 	key := envelopetest.NewKey(t)
 	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{PerSecond: 40}})
-	serveExit(t, key, echo, r.URL())
+	serveExit(t, key, nostrlink.Echo, r.URL())
 	link, _ := serveLink(t, key.Public(), r.URL())
-	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := flowOver(t, link)
 	for range 3 {
 		if err := echoed(conn, 4<<20); err != nil {
 			t.Fatal(err)
@@ -152,13 +149,9 @@ func TestARelaysSizeLimitIsKept(t *testing.T) {
 	web := httptest.NewServer(server)
 	t.Cleanup(func() { server.Close(); web.Close() })
 	url := "ws" + strings.TrimPrefix(web.URL, "http")
-	serveExit(t, key, echo, url)
+	serveExit(t, key, nostrlink.Echo, url)
 	link, _ := serveLink(t, key.Public(), url)
-	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := flowOver(t, link)
 	if err := echoed(conn, 1<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -170,13 +163,9 @@ func TestARelaysSizeLimitIsKept(t *testing.T) {
 func TestARelayThatWantsToKnowUs(t *testing.T) {
 	key := envelopetest.NewKey(t)
 	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{Auth: true}})
-	serveExit(t, key, echo, r.URL())
+	serveExit(t, key, nostrlink.Echo, r.URL())
 	link, _ := serveLink(t, key.Public(), r.URL())
-	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := flowOver(t, link)
 	if err := echoed(conn, 100_000); err != nil {
 		t.Error(err)
 	}
@@ -192,14 +181,10 @@ func TestAnExitThatIsKilledAndComesBack(t *testing.T) {
 	listener := hub.NewListener(key, urls, nostrlink.ListenerOptions{Ready: func(url string) { ready <- url }})
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
-	serving.Go(func() { listener.Serve(ctx, echo) })
+	serving.Go(func() { listener.Serve(ctx, nostrlink.Echo) })
 	<-ready
 	link, _ := serveLink(t, key.Public(), urls...)
-	conn, err := link.DialContext(patience(t), "tcp", "example.com:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := flowOver(t, link)
 	if err := echoed(conn, 1000); err != nil {
 		t.Fatal(err)
 	}
@@ -209,12 +194,12 @@ func TestAnExitThatIsKilledAndComesBack(t *testing.T) {
 	if _, err := conn.Write([]byte("still there?")); err != nil {
 		t.Errorf("the flow ended with its exit out of sight: %v", err)
 	}
-	serveExit(t, key, echo, urls...)
+	serveExit(t, key, nostrlink.Echo, urls...)
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a flow of the exit before reads %v", err)
 	}
-	eventually(t, "the new exit is in use", func() bool {
-		again, err := link.DialContext(patience(t), "tcp", "example.com:80")
+	await.That(t, "the new exit is in use", func() bool {
+		again, err := link.DialContext(await.Context(t), "tcp", "example.com:80")
 		if err != nil {
 			return false
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
@@ -227,7 +228,7 @@ func TestExitReloads(t *testing.T) {
 	if err != nil {
 		t.Skip("this system has no SIGHUP: ", err)
 	}
-	awaited(t, "the signal to be heeded", func() bool {
+	await.That(t, "the signal is heeded", func() bool {
 		flow, err := link.DialContext(t.Context(), "tcp", to)
 		if err == nil {
 			flow.Close()
@@ -235,20 +236,6 @@ func TestExitReloads(t *testing.T) {
 		return err == nil
 	})
 	echo(t, open, "still")
-}
-
-// awaited waits for something that nothing tells of.
-func awaited(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for !is() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited for %s in vain", what)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 func TestExitStatus(t *testing.T) {
@@ -316,7 +303,7 @@ func TestExitIsReplaced(t *testing.T) {
 	default:
 	}
 	// The entry of the old one comes over by itself, and keeps its flow.
-	awaited(t, "its new session", func() bool { return e.status().Sessions == 2 })
+	await.That(t, "it has its new session", func() bool { return e.status().Sessions == 2 })
 	echo(t, long, "the end")
 	long.Close()
 	if err := <-old.ended; err != nil {

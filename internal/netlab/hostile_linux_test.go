@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nws-vpn/nws-vpn/internal/await"
 )
 
 // pair is two hosts on one link, and a sniffer of what a sends.
@@ -132,7 +134,7 @@ func TestForgedPacketsAreTakenForReal(t *testing.T) {
 		if err := b.SendFrame("eth0", f.to, f.ether, f.data); err != nil {
 			t.Fatal(err)
 		}
-		await(t, f.name+" is answered", func() bool { return len(seen()) > before })
+		await.That(t, f.name+" is answered", func() bool { return len(seen()) > before })
 	}
 	udp := ForgeUDP(netip.MustParseAddrPort("10.1.0.1:4000"), netip.MustParseAddrPort("10.1.0.2:5000"), []byte("forged"))
 	if err := b.SendFrame("eth0", mac, 0x0800, udp); err != nil {
@@ -141,16 +143,6 @@ func TestForgedPacketsAreTakenForReal(t *testing.T) {
 	buf := make([]byte, 100)
 	if n, who, err := server.ReadFrom(buf); err != nil || string(buf[:n]) != "forged" || who.String() != "10.1.0.1:4000" {
 		t.Errorf("got %q from %v, %v", buf[:n], who, err)
-	}
-}
-
-// await waits for what has no event of its own.
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it never happens: " + what)
-		}
 	}
 }
 
@@ -170,7 +162,7 @@ func TestAdvertisementsAreBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, to := range []string{"::/0", "2001:db8:5::/48"} {
-		await(t, "a route to "+to, func() bool {
+		await.That(t, "there is a route to "+to, func() bool {
 			has, err := a.HasRoute(to)
 			if err != nil {
 				t.Fatal(err)
@@ -224,7 +216,7 @@ func TestBadCable(t *testing.T) {
 			}
 		}
 		end := "end " + text[:3]
-		await(t, end, func() bool {
+		await.That(t, "the end arrives", func() bool {
 			if err := send(a, "10.1.0.1:5000", end); err != nil {
 				t.Error(err)
 			}
@@ -249,7 +241,7 @@ func TestBadCable(t *testing.T) {
 	if err := send(a, "10.1.0.1:5000", "late"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the late one", func() bool { return arrived("late") > 0 })
+	await.That(t, "the late one arrives", func() bool { return arrived("late") > 0 })
 	if took := time.Since(start); took < 50*time.Millisecond {
 		t.Errorf("a delay of 50 ms took %v", took)
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 )
@@ -211,7 +212,7 @@ func bridgeTo(t *testing.T, a *Authority, host string, dial DialFunc) (address s
 		t.Fatal(err)
 	}
 	results := make(chan error, 16)
-	ctx := deadline(t)
+	ctx := await.Context(t)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -329,7 +330,7 @@ func TestBridgeGivesUp(t *testing.T) {
 			program(far)
 			io.Copy(io.Discard, far)
 		})
-		ctx, cancel := context.WithCancel(deadline(t))
+		ctx, cancel := context.WithCancel(await.Context(t))
 		if what == "says nothing" {
 			cancel()
 		}

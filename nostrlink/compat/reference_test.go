@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/internal/splice"
 	"github.com/nws-vpn/nws-vpn/nostrlink/compat/reftest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -462,9 +463,7 @@ func TestHTTPThroughReferenceEntry(t *testing.T) {
 	if _, err := n.Dial(address); err != nil { // as a stranger may not
 		t.Fatal(err)
 	}
-	for e.Stats().Refused == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	await.That(t, "the stranger is refused", func() bool { return e.Stats().Refused > 0 })
 	if st := policy.Stats(); st.Refused[exit.ReasonSpecial] != 1 || st.TCPFlows != 1 {
 		t.Errorf("%+v", st)
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/nws-vpn/nws-vpn/internal/await"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,12 +42,6 @@ func serve(t *testing.T) (*Listener, string) {
 	return l, address
 }
 
-func patience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // expect has the listener take connections of a session.
 func expect(t *testing.T, l *Listener, s Secret, end End) (<-chan *Conn, func()) {
 	t.Helper()
@@ -59,20 +55,10 @@ func expect(t *testing.T, l *Listener, s Secret, end End) (<-chan *Conn, func())
 
 func newDialer() *Dialer { return NewDialer(new(net.Dialer).DialContext) }
 
-// until waits for what happens soon.
-func until(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for ctx := patience(t); !happened(); time.Sleep(time.Millisecond) {
-		if ctx.Err() != nil {
-			t.Fatalf("it does not happen that %s", what)
-		}
-	}
-}
-
 // TestPackets: whichever end listens, packets of every size pass both ways.
 func TestPackets(t *testing.T) {
 	for _, listening := range []End{Entry, Exit} {
-		ctx, s := patience(t), newSecret()
+		ctx, s := await.Context(t), newSecret()
 		l, address := serve(t)
 		conns, stop := expect(t, l, s, listening)
 		defer stop()
@@ -115,7 +101,7 @@ func TestPackets(t *testing.T) {
 // TestStrangers: whoever is not the session's other end is refused and counted,
 // and is shown no certificate unless it knows the session's name.
 func TestStrangers(t *testing.T) {
-	ctx, s := patience(t), newSecret()
+	ctx, s := await.Context(t), newSecret()
 	l, address := serve(t)
 	conns, stop := expect(t, l, s, Entry)
 	defer stop()
@@ -167,7 +153,7 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%s: certificate shown: %v", test.name, shown)
 		}
 		raw.Close()
-		until(t, test.name+" is counted", func() bool { return l.Stats().Refused == before.Refused+1 })
+		await.That(t, test.name+" is counted", func() bool { return l.Stats().Refused == before.Refused+1 })
 	}
 	for _, text := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x00\x05hello", "\x16"} {
 		before := l.Stats()
@@ -177,7 +163,7 @@ func TestStrangers(t *testing.T) {
 		}
 		fmt.Fprint(raw, text)
 		raw.(*net.TCPConn).CloseWrite()
-		until(t, "garbage is refused", func() bool { return l.Stats().Refused == before.Refused+1 })
+		await.That(t, "garbage is refused", func() bool { return l.Stats().Refused == before.Refused+1 })
 		raw.Close()
 	}
 	if len(conns) > 0 {
@@ -187,7 +173,7 @@ func TestStrangers(t *testing.T) {
 
 // TestWrongListener: a dialer refuses who does not have the session's key.
 func TestWrongListener(t *testing.T) {
-	ctx, s := patience(t), newSecret()
+	ctx, s := await.Context(t), newSecret()
 	right, err := newBadge(s, Entry)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +199,7 @@ func TestWrongListener(t *testing.T) {
 
 // TestEnded: a session that is over is not connected to any more.
 func TestEnded(t *testing.T) {
-	ctx, s := patience(t), newSecret()
+	ctx, s := await.Context(t), newSecret()
 	l, address := serve(t)
 	_, stop := expect(t, l, s, Entry)
 	stop()
@@ -228,7 +214,7 @@ func TestEnded(t *testing.T) {
 // TestBounds: one address cannot have all the room, and the dialer not be made
 // to dial without end.
 func TestBounds(t *testing.T) {
-	ctx, s := patience(t), newSecret()
+	ctx, s := await.Context(t), newSecret()
 	l, address := serve(t)
 	var idle []net.Conn
 	defer func() {
@@ -243,9 +229,9 @@ func TestBounds(t *testing.T) {
 		}
 		idle = append(idle, c)
 	}
-	until(t, "one too many is dropped", func() bool { return l.Stats().Dropped == 1 })
-	until(t, "those that say nothing are refused", func() bool { return l.Stats().Refused == strangersEach })
-	until(t, "they leave nothing behind", func() bool {
+	await.That(t, "one too many is dropped", func() bool { return l.Stats().Dropped == 1 })
+	await.That(t, "those that say nothing are refused", func() bool { return l.Stats().Refused == strangersEach })
+	await.That(t, "they leave nothing behind", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return len(l.each) == 0 && len(l.strangers) == 0

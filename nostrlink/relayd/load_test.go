@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 )
@@ -196,9 +197,7 @@ func TestConnectionLimit(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	second.conn.Close(websocket.StatusNormalClosure, "")
-	for s.Stats().Connections > 1 {
-		time.Sleep(time.Millisecond)
-	}
+	await.That(t, "there is room", func() bool { return s.Stats().Connections <= 1 })
 	connect(t, url).send(`["CLOSE","x"]`)
 }
 
@@ -341,9 +340,7 @@ func TestChurn(t *testing.T) {
 		})
 	}
 	tasks.Wait()
-	for s.Stats().Connections > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	await.That(t, "all have gone", func() bool { return s.Stats().Connections == 0 })
 	if st := s.Stats(); st.Subscriptions != 0 || st.Memory != 0 {
 		t.Errorf("%+v", st)
 	}

@@ -58,6 +58,7 @@ var layers = []layer{
 	{"exit", []string{"nostrlink", "nostrlink/name", "nostrlink/wire", "internal/splice", "internal/segments"}, "accepts streams and dials; no TUN, no gVisor, no root"},
 	{"exit/admission", []string{"nostrlink", "nostrlink/announce", "nostrlink/envelope", "nostrlink/wire"}, "who may use an exit: keys and files; it serves nobody"},
 	{"platform", []string{"internal/ifaddr"}, "routes, rules and DNS of the machine; it takes values and knows nothing of ours"},
+	{"internal/await", nil, "the patience of tests"},
 	{"internal/ifaddr", nil, "one call of the kernel, and waiting for its effect"},
 	{"internal/nonblock", nil, "a few system calls"},
 	{"internal/metrics", nil, "a text format"},

@@ -1,0 +1,4 @@
+package nostrlink
+
+// Echo is echo, for the tests from outside.
+var Echo Handle = echo
