@@ -25,6 +25,7 @@ type dnsProbe struct {
 	// What is told of when the manager is theirs.
 	nmNow    nmGlobal
 	catchers []string // other links to which systemd-resolved sends all names
+	claims   []string // domains under which it asks others, who cannot be asked
 }
 
 // sees puts a file into the probe.

@@ -64,7 +64,7 @@ func (f *facts) gatherDNS(e *env, cfg Config) {
 	}
 	defer b.close()
 	if f.dns.resolved = b.here(resolvedName); f.dns.resolved == nil {
-		f.dns.catchers, f.dns.resolved = resolvedCatchers(b, f.link.Index)
+		f.dns.resolved = f.gatherResolved(b, cfg)
 	}
 	if f.dns.nm = b.here(nmName); f.dns.nm == nil {
 		_ = b.get(nmName, nmDNSPath, nmDNSManager, "Mode", &f.dns.nmMode)
@@ -92,15 +92,29 @@ func asksResolved(nsswitch string) bool {
 	return false
 }
 
+// gatherResolved finds out which names systemd-resolved does not bring to us.
+func (f *facts) gatherResolved(b *bus, cfg Config) error {
+	var domains []managerDomain
+	if err := b.get(resolvedName, resolvedPath, resolvedManager, "Domains", &domains); err != nil {
+		return err
+	}
+	f.dns.catchers = resolvedCatchers(domains, f.link.Index)
+	if len(cfg.Include)+len(cfg.IncludeUIDs) > 0 {
+		return nil // the rest stays outside, with its names
+	}
+	var servers []managerServer
+	if err := b.get(resolvedName, resolvedPath, resolvedManager, "DNS", &servers); err != nil {
+		return err
+	}
+	f.dns.claims = resolvedClaims(servers, domains, f.link.Index, func(a netip.Addr) bool { return f.mayAsk(cfg, a) })
+	return nil
+}
+
 // resolvedCatchers names the other links to which systemd-resolved sends all
 // names, as it will to ours.
-func resolvedCatchers(b *bus, device int) ([]string, error) {
-	var list []managerDomain
-	if err := b.get(resolvedName, resolvedPath, resolvedManager, "Domains", &list); err != nil {
-		return nil, err
-	}
+func resolvedCatchers(domains []managerDomain, device int) []string {
 	var names []string
-	for _, d := range list {
+	for _, d := range domains {
 		if d.Domain != "." || int(d.Index) == device || len(names) == 8 {
 			continue
 		}
@@ -110,7 +124,7 @@ func resolvedCatchers(b *bus, device int) ([]string, error) {
 			names = append(names, i.Name)
 		}
 	}
-	return names, nil
+	return names
 }
 
 // dnsManager decides who is told of the tunnel's name servers, and says why. It
@@ -140,7 +154,7 @@ func planResolver(cfg Config, f *facts, applied []change) (change, string) {
 		if len(f.dns.catchers) > 0 {
 			note = fmt.Sprintf("systemd-resolved sends all names to %s too, and takes the first answer: take the domain ~. away there", strings.Join(f.dns.catchers, ", "))
 		}
-		return &resolvedChange{Device: cfg.Device, Index: f.link.Index, Servers: cfg.DNS}, note
+		return &resolvedChange{Device: cfg.Device, Index: f.link.Index, Servers: cfg.DNS, Claims: f.dns.claims}, note
 	case DNSNetworkManager:
 		c := &nmChange{Servers: cfg.DNS, Saved: f.dns.nmNow}
 		if f.dns.nm != nil {

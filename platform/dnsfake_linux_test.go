@@ -154,6 +154,7 @@ type fakeResolved struct {
 
 	mu     sync.Mutex
 	uplink string
+	domain string // of the uplink
 	links  map[int32]*fakeLink
 }
 
@@ -164,7 +165,7 @@ type fakeLink struct {
 }
 
 func exportResolved(conn *dbus.Conn, behaviour string) error {
-	r := &fakeResolved{conn: conn, behaviour: behaviour, uplink: "192.0.2.53", links: make(map[int32]*fakeLink)}
+	r := &fakeResolved{conn: conn, behaviour: behaviour, uplink: "192.0.2.53", domain: "lan", links: make(map[int32]*fakeLink)}
 	methods := map[string]any{
 		"SetLinkDNS":          r.setDNS,
 		"SetLinkDomains":      r.setDomains,
@@ -234,7 +235,7 @@ func (r *fakeResolved) revert(index int32) *dbus.Error {
 func (r *fakeResolved) roam(uplink string) *dbus.Error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.uplink = uplink
+	r.uplink, r.domain = uplink, "Roamed.example"
 	r.writeLocked()
 	return nil
 }
@@ -305,7 +306,12 @@ func (r *fakeResolved) property(property string) any {
 		return append(list, managerServer{eth0, unix.AF_INET, uplink.AsSlice()},
 			managerServer{eth0, unix.AF_INET6, netip.MustParseAddr("fe80::53").AsSlice()})
 	case "Domains":
-		list := []managerDomain{{eth0, "lan", false}}
+		list := []managerDomain{{eth0, r.domain, false}}
+		for i, l := range r.links {
+			for _, d := range l.domains {
+				list = append(list, managerDomain{i, d.Domain, d.RoutingOnly})
+			}
+		}
 		if r.behaviour == "catches" {
 			list = append(list, managerDomain{eth0, ".", true})
 		}

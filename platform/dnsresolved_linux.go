@@ -22,6 +22,7 @@ type resolvedChange struct {
 	Device  string
 	Index   int
 	Servers []netip.Addr
+	Claims  []string `json:",omitempty"` // domains beside the root, see resolvedClaims
 }
 
 // The types that its methods take (org.freedesktop.resolve1(5)).
@@ -67,6 +68,17 @@ func (r *resolvedChange) links() []linkServer {
 	return list
 }
 
+// domains are those under which the device's servers are asked: all. None of them
+// is searched for single labels: what a network calls its own is not known at the
+// other end.
+func (r *resolvedChange) domains() []linkDomain {
+	list := []linkDomain{{".", true}}
+	for _, c := range r.Claims {
+		list = append(list, linkDomain{c, true})
+	}
+	return list
+}
+
 // settings are the calls that make the change, in their order. The servers come
 // last: until they are there, the link is not asked for anything.
 func (r *resolvedChange) settings() []struct {
@@ -85,7 +97,7 @@ func (r *resolvedChange) settings() []struct {
 		{"SetLinkLLMNR", "no", true},
 		{"SetLinkMulticastDNS", "no", true},
 		{"SetLinkDefaultRoute", true, true},
-		{"SetLinkDomains", []linkDomain{{".", true}}, false},
+		{"SetLinkDomains", r.domains(), false},
 		{"SetLinkDNS", r.links(), false},
 	}
 }
@@ -146,7 +158,7 @@ func (r *resolvedChange) inForce(e *env) (bool, error) {
 			same = false
 		}
 	}
-	return same && slices.Equal(domains, []linkDomain{{".", true}}), nil
+	return same && sameDomains(domains, r.domains()), nil
 }
 
 // undo forgets the link's settings. A service that is not there has none.
