@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
 )
