@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,7 @@ import (
 
 // book opens the bans and invitations of the exit that is meant, whether it runs
 // or not. One that runs notices what is changed in them.
-func (s *exitSocket) book() (*admission.Book, *config.Config, error) {
+func (s *exitSocket) book(ctx context.Context) (*admission.Book, *config.Config, error) {
 	cfg, err := s.config.load()
 	if err != nil {
 		return nil, nil, err
@@ -29,8 +30,17 @@ func (s *exitSocket) book() (*admission.Book, *config.Config, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+	if err := s.isMeant(ctx, dir); err != nil {
+		return nil, nil, err
+	}
+	switch info, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir():
 		return nil, nil, fmt.Errorf("no exit has run with the state directory %s: name another one with --state-dir, or its key file with --key", dir)
+	case isExitState(dir):
+	case s.stateDir != "":
+		return nil, nil, fmt.Errorf("%s is no exit's state directory, for none has run with it: name another one with --state-dir, or start the exit first", dir)
+	default:
+		fmt.Fprintf(s.notes(), "nws-vpn: no exit has used %s yet: what is written there holds for the first that does\n", dir)
 	}
 	b, err := openBook(dir, &cfg.Exit)
 	if errors.Is(err, fs.ErrPermission) {
@@ -94,7 +104,7 @@ stranger, without an identity; admission = "allowlist" or "wot" keeps strangers 
 			if err != nil {
 				return err
 			}
-			book, cfg, err := socket.book()
+			book, cfg, err := socket.book(cmd.Context())
 			if err == nil {
 				err = book.Block(key, end, reason, now)
 			}
@@ -132,7 +142,7 @@ func exitUnblockCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			book, _, err := socket.book()
+			book, _, err := socket.book(cmd.Context())
 			if err == nil {
 				err = book.Unblock(key, time.Now())
 			}
@@ -164,7 +174,7 @@ func exitBlockedCommand() *cobra.Command {
 		Short: "List who is banned",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			book, _, err := socket.book()
+			book, _, err := socket.book(cmd.Context())
 			if err != nil {
 				return err
 			}

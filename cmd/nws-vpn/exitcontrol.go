@@ -7,13 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 	"github.com/nws-vpn/nws-vpn/exit"
 )
@@ -25,7 +24,9 @@ func (r *exitRun) routes() http.Handler {
 		clients, _ := strconv.Atoi(q.FormValue("clients"))
 		control.AnswerJSON(w, r.statusOver(q.Context(), clients, rateTime))
 	})
-	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /alive", func(w http.ResponseWriter, q *http.Request) {
+		control.Answer(w, r.isNamed(q.FormValue("npub")))
+	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.reload()) })
 	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, q *http.Request) { control.Answer(w, r.restart(q.Context())) })
 	mux.HandleFunc("POST /save", func(w http.ResponseWriter, q *http.Request) {
@@ -56,6 +57,23 @@ func (r *exitRun) routes() http.Handler {
 	return mux
 }
 
+// isNamed makes sure that npub, if there is one, is a name of the exit.
+func (r *exitRun) isNamed(npub string) error {
+	if npub == "" || slices.Contains(r.npubs(), npub) {
+		return nil
+	}
+	return fmt.Errorf("the exit that runs here is %s, not %s", r.npubs()[0], npub)
+}
+
+// npubs are those of the exit's names, its own first.
+func (r *exitRun) npubs() []string {
+	list := make([]string, 0, len(r.names))
+	for _, n := range r.names {
+		list = append(list, n.key.Public().NPub())
+	}
+	return list
+}
+
 // exitSocket finds the control socket of a running exit, by the flags of the
 // commands that use it.
 type exitSocket struct {
@@ -65,6 +83,7 @@ type exitSocket struct {
 
 	notes func() io.Writer
 	told  bool // that the configuration cannot be read
+	quiet bool // the exit says so itself
 }
 
 func (s *exitSocket) add(cmd *cobra.Command) {
@@ -74,35 +93,13 @@ func (s *exitSocket) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.stateDir, "state-dir", "", "the exit's state directory")
 }
 
-// dir is the state directory of the exit that is meant. It does without a
-// configuration that cannot be read, unless that is named and nothing else is: a
-// running exit can be asked whatever has become of its file.
-func (s *exitSocket) dir() (string, error) {
-	cfg, err := s.config.load()
-	if err != nil {
-		if s.config.file != "" && s.stateDir == "" {
-			return "", fmt.Errorf("%w\nnws-vpn: name the exit's state directory with --state-dir to do without the configuration", err)
-		}
-		if !s.told {
-			fmt.Fprintf(s.notes(), "nws-vpn: %v\nnws-vpn: going on without the configuration\n", err)
-			s.told = true
-		}
-		cfg = config.Default()
-	}
-	e := &cfg.Exit
-	if s.keyPath != "" {
-		e.KeyFile = s.keyPath
-	}
-	if s.stateDir != "" {
-		e.StateDir = s.stateDir
-	}
-	return findExitState(e, os.Getenv), nil
-}
-
 // ask sends a request to the running exit.
 func (s *exitSocket) ask(ctx context.Context, method, path string) ([]byte, error) {
 	dir, err := s.dir()
 	if err != nil {
+		return nil, err
+	}
+	if err := s.isMeant(ctx, dir); err != nil {
 		return nil, err
 	}
 	answer, err := control.Do(ctx, dir, method, path)
@@ -113,7 +110,7 @@ func (s *exitSocket) ask(ctx context.Context, method, path string) ([]byte, erro
 }
 
 func exitReloadCommand() *cobra.Command {
-	var socket exitSocket
+	socket := exitSocket{quiet: true}
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the running exit read its configuration file again",

@@ -16,7 +16,7 @@ func TestExitIsFoundWithoutItsConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ args, want, notes string }{
-		{"exit status --config " + file + " --state-dir " + dir, "no exit runs with the state directory " + dir, "going on without"},
+		{"exit status --config " + file + " --state-dir " + dir, "no exit runs with the state directory " + dir, ""},
 		{"exit status --config " + file, "name the exit's state directory with --state-dir", ""},
 		{"exit blocked --config " + file + " --state-dir " + dir, "nws.toml:", ""}, // needs it
 	} {

@@ -64,7 +64,7 @@ func (o *inviteOptions) invite(ctx context.Context, out, notes io.Writer, socket
 	if err != nil {
 		return err
 	}
-	book, cfg, err := socket.book()
+	book, cfg, err := socket.book(ctx)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func exitInvitesCommand() *cobra.Command {
 		Short: "List the invitations, and who has taken them",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			book, _, err := socket.book()
+			book, _, err := socket.book(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -280,7 +280,7 @@ func exitRevokeCommand() *cobra.Command {
 		Short: "Take invitations back, and turn out who came by them",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			book, _, err := socket.book()
+			book, _, err := socket.book(cmd.Context())
 			if err != nil {
 				return err
 			}

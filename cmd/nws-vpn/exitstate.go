@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,26 +22,31 @@ const exitServiceDir = "/var/lib/nws-vpn-exit"
 // exitStateDir is where an exit keeps its socket and what it remembers: as
 // configured, as systemd says, or beside its key.
 func exitStateDir(e *config.Exit, getenv func(string) string) string {
+	if dir := setStateDir(e, getenv); dir != "" {
+		return dir
+	}
+	return e.KeyFile + ".state"
+}
+
+// setStateDir is the state directory as configured, or as systemd says, or "".
+func setStateDir(e *config.Exit, getenv func(string) string) string {
 	if e.StateDir != "" {
 		return e.StateDir
 	}
 	if dirs := filepath.SplitList(getenv("STATE_DIRECTORY")); len(dirs) > 0 && filepath.IsAbs(dirs[0]) {
 		return dirs[0]
 	}
-	return e.KeyFile + ".state"
+	return ""
 }
 
-// findExitState is the state directory of an exit that runs, for those who want
-// something of it: what an exit with that configuration would use, or that of the
-// unit when the configuration says nothing about it.
-func findExitState(e *config.Exit, getenv func(string) string) string {
-	dir := exitStateDir(e, getenv)
-	if e.StateDir == "" && getenv("STATE_DIRECTORY") == "" {
-		if _, err := os.Stat(dir); err != nil {
-			return exitServiceDir
+// isExitState reports whether an exit has used a directory, as far as can be seen.
+func isExitState(dir string) bool {
+	for _, file := range []string{control.SocketName, exitUsageFile, exitAdmissionFile} {
+		if _, err := os.Lstat(filepath.Join(dir, file)); !errors.Is(err, fs.ErrNotExist) {
+			return true
 		}
 	}
-	return dir
+	return false
 }
 
 // openExitState makes the state directory, and refuses one that others could

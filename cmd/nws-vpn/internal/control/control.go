@@ -25,7 +25,17 @@ import (
 // the socket.
 var ErrNotRunning = errors.New("nws-vpn is not running")
 
-const socketName = "control.sock"
+// ErrRefused is for errors whose text is what the program said.
+var ErrRefused = errors.New("refused")
+
+// refusal is what the program said.
+type refusal string
+
+func (r refusal) Error() string      { return string(r) }
+func (refusal) Is(target error) bool { return target == ErrRefused }
+
+// SocketName is the socket's in the state directory.
+const SocketName = "control.sock"
 
 // Handler is what the running program answers with. Its methods are called
 // from many goroutines.
@@ -65,7 +75,7 @@ func Serve(stateDir string, h http.Handler) (*Server, error) {
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	path := filepath.Join(stateDir, socketName)
+	path := filepath.Join(stateDir, SocketName)
 	l, err := listenPrivate(path)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -229,7 +239,7 @@ func do(ctx context.Context, stateDir, method, path string, content []byte) ([]b
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			conn, err := d.DialContext(ctx, "unix", filepath.Join(stateDir, socketName))
+			conn, err := d.DialContext(ctx, "unix", filepath.Join(stateDir, SocketName))
 			return &listening{conn, heard}, err
 		},
 	}}
@@ -254,7 +264,7 @@ func do(ctx context.Context, stateDir, method, path string, content []byte) ([]b
 		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
 	}
 	if resp.StatusCode == http.StatusConflict {
-		return nil, errors.New(strings.TrimSpace(string(body)))
+		return nil, refusal(strings.TrimSpace(string(body)))
 	}
 	if resp.StatusCode/100 != 2 {
 		return nil, fmt.Errorf("control socket in %s: answered %s", stateDir, resp.Status)

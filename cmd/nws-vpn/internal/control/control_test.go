@@ -31,7 +31,7 @@ func TestStatusAndDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, socketName): 0o600} {
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, SocketName): 0o600} {
 		fi, err := os.Stat(path)
 		if err != nil || fi.Mode().Perm() != want {
 			t.Errorf("%s: mode %v, %v; want %v", path, fi.Mode().Perm(), err, want)
@@ -65,7 +65,7 @@ func TestStatusAndDown(t *testing.T) {
 
 func TestSocketOfADeadProgramIsReplaced(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, socketName)
+	path := filepath.Join(dir, SocketName)
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestSocketOfADeadProgramIsReplaced(t *testing.T) {
 // A program that dies with the question unanswered is one that is not running.
 func TestDownOfADyingProgram(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(dir, socketName))
+	l, err := net.Listen("unix", filepath.Join(dir, SocketName))
 	if err != nil {
 		t.Fatal(err)
 	}
