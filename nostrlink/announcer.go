@@ -25,10 +25,10 @@ func (l *Listener) Load() int { return 100 * len(l.slots) / cap(l.slots) }
 
 // Announce tells whoever asks the listener's relays that this exit is there,
 // until ctx ends, and then takes it back, which takes at most two seconds, unless
-// the cause of ctx's end is ErrReplaced. It announces again in time, with the load of the moment, to a relay that comes
-// back, and soon after again has got a value. about says what else the exit
-// tells of itself; again may be nil. The error, unless it is ctx's, is what
-// cannot be announced; a relay that refuses is only logged.
+// the cause of ctx's end is ErrReplaced. It announces again in time, with the load
+// of the moment, to a relay that comes back, and soon after again has got a value.
+// about says what else the exit tells of itself; again may be nil. The error, unless
+// it is ctx's, is what cannot be announced; a relay that refuses is only logged.
 func (l *Listener) Announce(ctx context.Context, about func() announce.Announcement, again <-chan struct{}) error {
 	a := &announcer{l: l, changed: make(chan struct{})}
 	var posts []*post
@@ -54,13 +54,18 @@ func (l *Listener) Announce(ctx context.Context, about func() announce.Announcem
 		if err != nil {
 			return fmt.Errorf("nostrlink: the announcement: %w", err)
 		}
-		if first := a.renew(ev); first {
+		first := a.renew(ev)
+		if first {
 			for _, p := range posts {
 				keeping.Go(func() { a.keep(ctx, p) })
 			}
 		}
 		sleep(ctx, announcePause)
-		sleepUntil(ctx, again, time.Until(next))
+		pause := time.Until(next)
+		if first {
+			pause = min(pause, secondPause)
+		}
+		sleepUntil(ctx, again, pause)
 	}
 	keeping.Wait()
 	if errors.Is(context.Cause(ctx), ErrReplaced) {
@@ -76,6 +81,10 @@ func (l *Listener) Announce(ctx context.Context, about func() announce.Announcem
 
 // announcePause is between announcements at least, whatever changes.
 const announcePause = 10 * time.Second
+
+// secondPause is between the first two announcements, beside announcePause: an
+// exit that was started while its predecessor ended was taken back by that.
+const secondPause = 5 * time.Second
 
 // announcer keeps the newest announcement at the relays.
 type announcer struct {

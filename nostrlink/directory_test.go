@@ -98,6 +98,19 @@ func TestExitsAreListedWhileTheyAreThere(t *testing.T) {
 	}
 }
 
+// TestExitThatBeginsBeforeItHasEnded: a process that withdraws the exit while
+// another one announces it already does not withdraw it for long.
+func TestExitThatBeginsBeforeItHasEnded(t *testing.T) {
+	t.Parallel() // it waits for the clock
+	relay, key := startRelay(t), newKey(t)
+	stop := startAnnounced(t, key, relay)
+	startAnnounced(t, key, relay)
+	d := directory(t, relay)
+	looked(t, d, Rule{}, 1)
+	stop()
+	looked(t, d, Rule{}, 1)
+}
+
 // TestARelayThatForgets: the announcement is published again when the relay is
 // back.
 func TestARelayThatForgets(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/name"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/wire"
 )
 
@@ -199,15 +201,15 @@ func TestSessionsThatArriveTogether(t *testing.T) {
 	alice, bob := &admission{client: Client{Key: newKey(t).Public()}}, &admission{client: Client{Key: newKey(t).Public()}}
 	var no *refusal
 	for n, a := range []*admission{alice, alice, bob} {
-		if err := l.admitGuest(a); err != nil {
+		if err := l.admitGuest(t.Context(), a); err != nil {
 			t.Fatalf("session %d: %v", n, err)
 		}
 	}
-	if err := l.admitGuest(alice); !errors.As(err, &no) {
+	if err := l.admitGuest(t.Context(), alice); !errors.As(err, &no) {
 		t.Errorf("a third session at once: %v", err)
 	}
 	l.hasArrived(alice.client)
-	if err := l.admitGuest(alice); err != nil {
+	if err := l.admitGuest(t.Context(), alice); err != nil {
 		t.Errorf("after one came to nothing: %v", err)
 	}
 	for range 2 {
@@ -216,6 +218,48 @@ func TestSessionsThatArriveTogether(t *testing.T) {
 	l.hasArrived(bob.client)
 	if len(l.arriving) != 0 {
 		t.Errorf("%d clients are waited for", len(l.arriving))
+	}
+}
+
+// Who was killed, or has lost its network, comes back at once, however few sessions
+// it may have. Who is there cannot be pushed out, not even by itself.
+func TestSilentSessionsMakeRoom(t *testing.T) {
+	ctx, key, alice := patience(t), newKey(t), newKey(t)
+	server := relayd.New(relayd.Options{})
+	near := httptest.NewServer(server)
+	t.Cleanup(func() { server.Close(); near.Close() })
+	nearURL, far := "ws"+strings.TrimPrefix(near.URL, "http"), startRelay(t)
+	serve, end := context.WithCancel(ctx)
+	hub := NewHub(HubOptions{})
+	ready := make(chan struct{}, 2)
+	exit := hub.NewListener(key, []string{nearURL, far}, ListenerOptions{MaxSessionsPerClient: 1, Ready: func(string) { ready <- struct{}{} }})
+	var serving sync.WaitGroup
+	serving.Go(func() { exit.Serve(serve, echo) })
+	t.Cleanup(func() { end(); serving.Wait(); hub.Close() })
+	<-ready
+	<-ready
+	options := LinkOptions{Credentials: as(Credentials{Identity: &alice})}
+	if err := linkAs(t, key.Public(), nearURL, options).Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	connect := func() error {
+		hub := NewHub(HubOptions{})
+		defer hub.Close()
+		options := options
+		options.Mode = SessionOnly
+		up, err := hub.NewLink(key.Public(), []string{far}, options).open(ctx)
+		if err == nil {
+			up.close()
+		}
+		return err
+	}
+	if err := connect(); err == nil || !strings.Contains(err.Error(), "you have 1 sessions") {
+		t.Fatalf("beside a session that lives: %v", err)
+	}
+	server.Close()
+	near.Close()
+	if err := connect(); err != nil {
+		t.Errorf("when nothing is heard of the other session: %v", err)
 	}
 }
 

@@ -90,6 +90,8 @@ type Listener struct {
 	slots    chan struct{} // one for each session that may be open
 	greeting chan struct{} // one for each handshake that may be under way
 	wg       sync.WaitGroup
+
+	roomMakers chan struct{} // see makeRoom
 }
 
 // NewListener prepares an exit with the identity key, reachable through the
@@ -114,6 +116,8 @@ func (h *Hub) NewListener(key envelope.SecretKey, relays []string, opts Listener
 		arrivals: newArrivals(key, maxPeers),
 		slots:    make(chan struct{}, opts.MaxSessions),
 		greeting: make(chan struct{}, maxHandshakes),
+
+		roomMakers: make(chan struct{}, maxRoomMakers),
 	}
 	l.toll.full = l.full
 	if !opts.SessionOnly {
@@ -316,7 +320,7 @@ func (l *Listener) receive(ctx, limited context.Context, post *post, a *admissio
 // start opens the session of an admission on the relays that the entry has in
 // common with us, of which the one that brought the greeting is one.
 func (l *Listener) start(ctx context.Context, a *admission, v *visit, greetedVia string, handle Handle) error {
-	if err := l.admitGuest(a); err != nil {
+	if err := l.admitGuest(ctx, a); err != nil {
 		return err
 	}
 	defer l.hasArrived(a.client)
