@@ -82,6 +82,7 @@ func Reasons() []Reason {
 type Refusal struct {
 	Reason Reason
 	told   *wire.Error
+	cause  error // or nil
 }
 
 func (r *Refusal) Error() string { return "exit: " + r.told.Text }
@@ -89,8 +90,12 @@ func (r *Refusal) Error() string { return "exit: " + r.told.Text }
 // Unwrap returns what the other end is told.
 func (r *Refusal) Unwrap() error { return r.told }
 
+// Cause is what the operator may know besides, and the other end is not told: why
+// no name server answered. It is nil for all else.
+func (r *Refusal) Cause() error { return r.cause }
+
 func refuse(reason Reason, format string, args ...any) *Refusal {
-	return &Refusal{reason, &wire.Error{Code: reasonTable[reason].code, Text: fmt.Sprintf(format, args...)}}
+	return &Refusal{Reason: reason, told: &wire.Error{Code: reasonTable[reason].code, Text: fmt.Sprintf(format, args...)}}
 }
 
 // refuseDial turns the failure to reach what into a refusal, if it is not one
@@ -112,7 +117,15 @@ func refuseDial(what string, err error) *Refusal {
 	case wire.CodeBusy:
 		return refuse(ReasonBusy, "the exit has no sockets left: try again later")
 	}
-	return &Refusal{reason, &wire.Error{Code: code, Text: what + ": " + code.String()}}
+	return &Refusal{Reason: reason, told: &wire.Error{Code: code, Text: what + ": " + code.String()}}
+}
+
+// withCause is err for the operator: with what is behind a refusal.
+func withCause(err error) error {
+	if r := (*Refusal)(nil); errors.As(err, &r) && r.cause != nil {
+		return fmt.Errorf("%w: %w", err, r.cause)
+	}
+	return err
 }
 
 // reasonOf returns the reason of a refusal, ReasonFailed for another error.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -35,6 +36,7 @@ type resolver struct {
 	servers func() ([]upstream, error) // at least one, or an error
 	try     time.Duration              // how long one server is waited for
 	cache   *dnsCache                  // or nil
+	watch   nameserverWatch
 }
 
 // exchange answers a query that was read by parseQuery: itself where the
@@ -51,14 +53,20 @@ func (r *resolver) exchange(ctx context.Context, q query) ([]byte, error) {
 	}
 	servers, err := r.servers()
 	if err != nil {
+		r.watch.failed(resolvConfPath, err, time.Now())
 		return nil, err
 	}
+	r.watch.answered(resolvConfPath)
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	var failure []byte // an answer that says that the server failed
+	var why error      // of the last try that was not cut short, if there was one
 	for i := 0; i < max(minTries, len(servers)) && ctx.Err() == nil; i++ {
 		var answer []byte
 		if answer, err = r.ask(ctx, servers[i%len(servers)], q); err != nil {
+			if why == nil || ctx.Err() == nil {
+				why = err
+			}
 			continue
 		}
 		switch dnsmessage.RCode(answer[3] & 0xf) {
@@ -76,7 +84,7 @@ func (r *resolver) exchange(ctx context.Context, q query) ([]byte, error) {
 	if failure != nil {
 		return failure, nil
 	}
-	return nil, cmp.Or(err, ctx.Err())
+	return nil, cmp.Or(why, ctx.Err())
 }
 
 // ask sends q to one server. The answer has q's own ID.
@@ -86,13 +94,19 @@ func (r *resolver) ask(ctx context.Context, server upstream, q query) ([]byte, e
 	sent := bytes.Clone(q.raw)
 	binary.BigEndian.PutUint16(sent, uint16(rand.Uint32()))
 	deadline := time.Now().Add(r.try)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+	d, ok := ctx.Deadline()
+	isCut := ok && time.Until(d) < r.try/2 // there is hardly time for an answer
+	if ok && d.Before(deadline) {
 		deadline = d
 	}
 	answer, err := server.ask(ctx, sent, deadline)
 	if err != nil {
-		return nil, fmt.Errorf("exit: ask a name server: %w", err)
+		if !errors.Is(ctx.Err(), context.Canceled) && !(isCut && isTimeout(err)) {
+			r.watch.failed(server.String(), err, time.Now())
+		}
+		return nil, fmt.Errorf("exit: ask the name server %v: %w", server, err)
 	}
+	r.watch.answered(server.String())
 	copy(answer[:2], q.raw[:2])
 	return answer, nil
 }
@@ -129,7 +143,9 @@ func (r *resolver) lookup(ctx context.Context, host string) ([]netip.Addr, error
 	}
 	for _, res := range results {
 		if res.err != nil {
-			return nil, refuse(ReasonResolver, "the exit could not resolve the name: its name servers do not answer")
+			r := refuse(ReasonResolver, "the exit could not resolve the name: its name servers do not answer")
+			r.cause = res.err
+			return nil, r
 		}
 	}
 	return nil, refuse(ReasonNameNotFound, "the name does not exist or has no address")

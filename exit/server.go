@@ -149,6 +149,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.resolver = &resolver{servers: (&resolvConf{path: resolvConfPath}).get, try: tryTimeout, cache: newDNSCache()}
+	s.resolver.watch.log = s.log
 	if len(cfg.Nameservers) > 0 {
 		for _, n := range cfg.Nameservers {
 			s.upstreams = append(s.upstreams, newUpstream(n, nil))
@@ -343,7 +344,7 @@ func (s *Server) reject(req Request, err error) {
 	if b, ok := req.(*booked); ok {
 		b.account.refusedFor(reason)
 	}
-	s.log.Debug("exit: refused", "network", req.Network(), "destination", req.Address(), "reason", reason.String(), "err", err)
+	s.log.Debug("exit: refused", "network", req.Network(), "destination", req.Address(), "reason", reason.String(), "err", withCause(err))
 	req.Reject(err)
 }
 

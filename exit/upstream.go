@@ -119,6 +119,8 @@ func (n Nameserver) dialAddress() string {
 
 // upstream sends queries to one name server. It is safe for concurrent use.
 type upstream interface {
+	// String is the server as ParseNameserver reads it.
+	String() string
 	// ask returns an answer to the query sent, with its ID, before deadline.
 	ask(ctx context.Context, sent []byte, deadline time.Time) ([]byte, error)
 	// close ends connections that are kept.
@@ -131,14 +133,14 @@ func newUpstream(n Nameserver, roots *x509.CertPool) upstream {
 	settings := &tls.Config{ServerName: n.Host, RootCAs: roots, MinVersion: tls.VersionTLS12}
 	switch n.Protocol {
 	case "tls":
-		return &tlsUpstream{address: n.dialAddress(), tls: settings, idle: make(chan net.Conn, maxIdleServers)}
+		return &tlsUpstream{name: n.String(), address: n.dialAddress(), tls: settings, idle: make(chan net.Conn, maxIdleServers)}
 	case "https":
 		u := url.URL{Scheme: "https", Host: n.Host, Path: n.Path}
 		if strings.Contains(n.Host, ":") {
 			u.Host = "[" + n.Host + "]"
 		}
 		address := n.dialAddress()
-		return &httpsUpstream{url: u.String(), client: &http.Client{
+		return &httpsUpstream{name: n.String(), url: u.String(), client: &http.Client{
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -165,6 +167,8 @@ const (
 type plainUpstream struct{ addr netip.AddrPort }
 
 func (plainUpstream) close() {}
+
+func (u plainUpstream) String() string { return u.addr.String() }
 
 func (u plainUpstream) ask(ctx context.Context, sent []byte, deadline time.Time) ([]byte, error) {
 	answer, err := u.askUDP(ctx, sent, deadline)
@@ -236,10 +240,12 @@ func dialServer(ctx context.Context, network, server string, deadline time.Time)
 
 // tlsUpstream asks over TLS, one question at a time on each connection.
 type tlsUpstream struct {
-	address string
-	tls     *tls.Config
-	idle    chan net.Conn
+	name, address string
+	tls           *tls.Config
+	idle          chan net.Conn
 }
+
+func (u *tlsUpstream) String() string { return u.name }
 
 func (u *tlsUpstream) ask(ctx context.Context, sent []byte, deadline time.Time) ([]byte, error) {
 	select {
@@ -286,9 +292,11 @@ func (u *tlsUpstream) close() {
 
 // httpsUpstream asks over HTTPS.
 type httpsUpstream struct {
-	url    string
-	client *http.Client
+	name, url string
+	client    *http.Client
 }
+
+func (u *httpsUpstream) String() string { return u.name }
 
 func (u *httpsUpstream) ask(ctx context.Context, sent []byte, deadline time.Time) ([]byte, error) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)

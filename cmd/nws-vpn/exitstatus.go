@@ -33,14 +33,16 @@ type exitReport struct {
 	Started time.Time `json:"started"`
 	State   string    `json:"state"` // running or draining
 
-	Names     []exitNameStatus  `json:"names"` // the exit's own first
-	Sessions  int               `json:"sessions"`
-	Flows     exitFlows         `json:"flows"`
-	Bytes     exitBytes         `json:"bytes"`
-	Rates     exitRates         `json:"rates"` // of the last second
-	Queries   int64             `json:"dns_queries"`
-	Refused   map[string]int64  `json:"refused"`   // flows, by reason
-	Greetings map[string]uint64 `json:"greetings"` // events for the exit's keys, by what was wrong with them, and all
+	Names       []exitNameStatus  `json:"names"` // the exit's own first
+	Sessions    int               `json:"sessions"`
+	Flows       exitFlows         `json:"flows"`
+	Bytes       exitBytes         `json:"bytes"`
+	Rates       exitRates         `json:"rates"` // of the last second
+	Queries     int64             `json:"dns_queries"`
+	Unanswered  int64             `json:"dns_queries_failed"` // of these
+	Nameservers []exitNameserver  `json:"nameservers"`
+	Refused     map[string]int64  `json:"refused"`   // flows, by reason
+	Greetings   map[string]uint64 `json:"greetings"` // events for the exit's keys, by what was wrong with them, and all
 
 	ClientsKnown  int          `json:"clients_known"`
 	ClientsActive int          `json:"clients_active"` // with a flow
@@ -59,6 +61,16 @@ type exitRelay struct {
 	URL       string `json:"url"`
 	Connected bool   `json:"connected"`
 	Problem   string `json:"problem,omitempty"`
+}
+
+// exitNameserver is one that the exit asks. Since and problem are those of one
+// that fails.
+type exitNameserver struct {
+	Server  string     `json:"server"`
+	Failing bool       `json:"failing"`
+	Since   *time.Time `json:"since,omitempty"`
+	Problem string     `json:"problem,omitempty"`
+	Failed  int64      `json:"failed_tries"`
 }
 
 type exitFlows struct {
@@ -143,7 +155,8 @@ func (r *exitRun) status(clients int) *exitReport {
 		Sessions: l.Sessions,
 		Flows:    exitFlows{st.OpenFlows, st.Dialling, st.TCPFlows, st.UDPFlows, st.DNSFlows, st.PingFlows},
 		Bytes:    exitBytes{report.Sent, report.Received},
-		Queries:  st.Queries, Refused: byReason(st.Refused), Greetings: make(map[string]uint64),
+		Queries:  st.Queries, Unanswered: st.QueriesFailed, Nameservers: nameservers(r.server.Nameservers()),
+		Refused: byReason(st.Refused), Greetings: make(map[string]uint64),
 		ClientsKnown: report.Known, ClientsActive: report.Active, Clients: make([]exitClient, 0, len(report.Clients)),
 	}
 	if r.isDraining() {
@@ -167,6 +180,18 @@ func (r *exitRun) status(clients int) *exitReport {
 		s.Clients = append(s.Clients, client)
 	}
 	return s
+}
+
+func nameservers(all []exit.NameserverStatus) []exitNameserver {
+	list := make([]exitNameserver, 0, len(all))
+	for _, n := range all {
+		s := exitNameserver{Server: n.Server, Failing: n.Failing, Problem: oneLine(n.Reason), Failed: n.Failed}
+		if !n.Since.IsZero() {
+			s.Since = &n.Since
+		}
+		list = append(list, s)
+	}
+	return list
 }
 
 func byReason(refused map[exit.Reason]int64) map[string]int64 {
@@ -237,6 +262,12 @@ func printExitReport(out io.Writer, s *exitReport, now time.Time) error {
 	line("sent", "%v, %v/s now", config.Size(s.Bytes.Sent), config.Size(s.Rates.Sent))
 	line("received", "%v, %v/s now", config.Size(s.Bytes.Received), config.Size(s.Rates.Received))
 	line("new flows", "%.1f/s now", s.Rates.Flows)
+	line("dns", "%d queries, %d of them failed", s.Queries, s.Unanswered)
+	for _, n := range s.Nameservers {
+		if n.Failing {
+			line("dns", "%s does not answer: %s", oneLine(n.Server), oneLine(n.Problem))
+		}
+	}
 	line("refused", "%s", counts(s.Refused))
 	line("greetings", "%s", counts(s.Greetings))
 	line("clients", "%d, %d of them with a flow", s.ClientsKnown, s.ClientsActive)

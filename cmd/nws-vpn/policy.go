@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,6 +94,9 @@ func explainPolicy(ctx context.Context, out io.Writer, e *config.Exit, as, netwo
 		return err
 	}
 	told := strings.TrimPrefix(x.Refused.Error(), "exit: ")
+	if r := (*exit.Refusal)(nil); errors.As(x.Refused, &r) && r.Cause() != nil {
+		told += ": " + oneLine(strings.TrimPrefix(r.Cause().Error(), "exit: "))
+	}
 	return fmt.Errorf("%s is refused: %s", destination, told)
 }
 
