@@ -443,6 +443,12 @@ func TestQueriesOfAClient(t *testing.T) {
 	if refused < 10 || refused == 20 {
 		t.Errorf("of 20 queries at once, %d are refused", refused)
 	}
+	if n := s.Stats().Refused[ReasonQueries]; n != int64(refused) {
+		t.Errorf("%d of the %d refusals are counted", n, refused)
+	}
+	if c := s.Report(1).Clients; len(c) != 1 || c[0].Refused[ReasonQueries] != int64(refused) {
+		t.Errorf("the client's account: %+v", c)
+	}
 }
 
 // A quota ends the flow, and the client learns why.

@@ -76,7 +76,8 @@ func (f *dnsFlow) read(ctx context.Context) error {
 		}
 		f.server.asked.Add(1)
 		if under := f.account.queries.Add(1); !q.local && (under > maxClientQueries || !f.account.mayAsk()) {
-			f.account.refusedFor(ReasonLimit)
+			f.server.refused[ReasonQueries].Add(1)
+			f.account.refusedFor(ReasonQueries)
 			q.local, q.rcode = true, dnsmessage.RCodeRefused
 		}
 		for _, slots := range []chan struct{}{f.slots, f.server.queries} {

@@ -32,6 +32,7 @@ const (
 	ReasonQuota                      // the client has used up its bytes
 	ReasonNetwork                    // a network the exit does not know
 	ReasonNoPing                     // the exit's system does not let it ping
+	ReasonQueries                    // more DNS queries than the client may ask
 	reasons
 )
 
@@ -58,6 +59,7 @@ var reasonTable = [reasons]struct {
 	ReasonQuota:        {"quota", wire.CodeDenied},
 	ReasonNetwork:      {"unknown_network", wire.CodeUnsupported},
 	ReasonNoPing:       {"may_not_ping", wire.CodeDenied},
+	ReasonQueries:      {"dns_limit", wire.CodeBusy},
 }
 
 // String gives the reason as one lower-case word for logs and metrics.

@@ -41,7 +41,7 @@ type exitReport struct {
 	Queries     int64             `json:"dns_queries"`
 	Unanswered  int64             `json:"dns_queries_failed"` // of these
 	Nameservers []exitNameserver  `json:"nameservers"`
-	Refused     map[string]int64  `json:"refused"`   // flows, by reason
+	Refused     map[string]int64  `json:"refused"`   // flows and DNS queries, by reason
 	Greetings   map[string]uint64 `json:"greetings"` // events for the exit's keys, by what was wrong with them, and all
 
 	ClientsKnown  int          `json:"clients_known"`
@@ -105,7 +105,7 @@ type exitClient struct {
 	Rate      float64          `json:"bytes_per_second"` // both directions
 	UsedDay   int64            `json:"used_day"`         // of its quotas
 	UsedMonth int64            `json:"used_month"`
-	Refused   map[string]int64 `json:"refused"` // flows, by reason
+	Refused   map[string]int64 `json:"refused"` // flows and DNS queries, by reason
 }
 
 const (
