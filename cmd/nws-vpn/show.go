@@ -62,6 +62,6 @@ func (s *supervisor) greet() {
 	}
 	link := s.tunnel.router.Main()
 	fmt.Fprintf(s.out, "connected to %s through %s\n", link.Exit().NPub(), link.Status().Relay)
-	reportReady(nil)
+	s.ready.tell(wordReady)
 	s.service.notify("READY=1")
 }

@@ -129,11 +129,12 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	if s.rollback != nil {
 		_ = s.rollback.dismiss() // it may have been confirmed
 	}
+	s.left = howLeft(policy.Hold, s.found, err)
 	switch {
 	case policy.Hold:
 		s.why = errors.Join(append(errs, s.dirs.remember(record{KillSwitch: s.machine.KillSwitch()}))...)
 		if s.why != nil {
-			s.why = fmt.Errorf("%w: the machine stays closed: `nws-vpn down --unlock` opens it", s.why)
+			s.why = fmt.Errorf("%w: %s", s.why, s.left)
 		}
 	case err == nil:
 		errs = append(errs, s.dirs.forget())
@@ -141,4 +142,18 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	default:
 		s.why = errors.Join(errs...)
 	}
+}
+
+// howLeft says how the machine is after all: held closed, or opened, which it was
+// not if it was found closed, unless that has failed.
+func howLeft(held, found bool, err error) string {
+	switch {
+	case held:
+		return "the machine stays closed: `nws-vpn down --unlock` opens it"
+	case err != nil:
+		return "the machine may not be as it was: `nws-vpn repair` puts it back"
+	case found:
+		return "the machine is open again"
+	}
+	return "the machine is as it was"
 }

@@ -63,9 +63,11 @@ type supervisor struct {
 	greeted     bool          // "connected" was printed
 	credentials credentialsFunc
 
+	ready  *readiness
 	reload bool // this process is to be replaced by a new one
 	over   bool
-	why    error // why it ends, nil when it was asked to
+	why    error  // why it ends, nil when it was asked to
+	left   string // how the machine is after that, for the user
 
 	mu       sync.Mutex
 	tunnel   *tunnel // nil until the exit is first reached
@@ -78,7 +80,7 @@ type supervisor struct {
 func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Writer, log *slog.Logger) (*supervisor, error) {
 	s := &supervisor{
 		cfg: cfg, dirs: dirs, log: log, out: out, credentials: o.credentials,
-		service: underServiceManager(), persist: o.retry || isRestarted(),
+		service: underServiceManager(), persist: o.retry || isRestarted(), ready: o.ready,
 		events: make(chan event, 16), wake: make(chan struct{}, 1),
 		started: time.Now(),
 	}

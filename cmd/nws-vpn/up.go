@@ -32,6 +32,7 @@ type upOptions struct {
 
 	split    splitFlags
 	detached bool
+	ready    *readiness
 	dryRun   bool
 	retry    bool
 	rollback time.Duration
@@ -71,14 +72,17 @@ fails later closes the machine until it works again or "nws-vpn down".`,
 			case o.dryRun:
 				return previewUp(cmd.OutOrStdout(), cfg)
 			case o.detached && !isDetached():
-				if err := detach(dirs.run()); err != nil {
+				if err := detach(cmd.Context(), dirs.run()); err != nil {
 					return err
 				}
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "connected, in the background; log in %s\n", filepath.Join(dirs.run(), logName))
 				return err
 			}
+			o.ready = openReadiness()
 			err = runUp(cmd.Context(), cmd.OutOrStdout(), cfg, dirs, o)
-			reportReady(err)
+			if err != nil {
+				o.ready.tell(err.Error())
+			}
 			return err
 		},
 	}
@@ -226,6 +230,9 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	err = s.run(ctx)
 	if cerr := socket.Close(); err == nil {
 		err = cerr
+	}
+	if err == nil && !s.reload {
+		o.ready.tell(wordEnded + " " + s.left)
 	}
 	if s.reload {
 		return errors.Join(err, restart())
