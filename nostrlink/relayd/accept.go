@@ -47,22 +47,22 @@ func (s *Server) verifySignature(j *job) {
 
 // acceptable checks what can be told of an event without its signature.
 func (s *Server) acceptable(j *job, now time.Time) error {
-	e := &j.event
+	e, limits := &j.event, s.limits()
 	class := classOf(e.Kind)
 	age := now.Sub(time.Unix(e.CreatedAt, 0))
 	expires := expiration(e)
 	switch {
-	case len(j.parsed.Event) > s.limits.MaxEvent:
-		return refusal(fmt.Sprintf("invalid: event is larger than %d bytes", s.limits.MaxEvent))
+	case len(j.parsed.Event) > limits.MaxEvent:
+		return refusal(fmt.Sprintf("invalid: event is larger than %d bytes", limits.MaxEvent))
 	case e.Kind == kindAuth:
 		return refusal("invalid: an event of kind 22242 goes into an AUTH message and nowhere else")
 	case class != ephemeral && !s.keep.Has(e.Kind):
 		return refusal(fmt.Sprintf("blocked: kind %d is not among those that this relay keeps; it forwards ephemeral events", e.Kind))
-	case age < -s.limits.MaxAhead:
+	case age < -limits.MaxAhead:
 		return refusal("invalid: created_at is too far in the future; is the clock right?")
-	case class == ephemeral && age > s.limits.MaxAge:
+	case class == ephemeral && age > limits.MaxAge:
 		return refusal("invalid: created_at is too far in the past for an ephemeral event; is the clock right?")
-	case class != ephemeral && s.limits.MaxStoredAge > 0 && age > s.limits.MaxStoredAge:
+	case class != ephemeral && limits.MaxStoredAge > 0 && age > limits.MaxStoredAge:
 		return refusal("invalid: created_at is longer ago than this relay keeps events")
 	case expires != 0 && expires <= now.Unix():
 		return refusal("invalid: the event has expired")
@@ -74,16 +74,17 @@ func (s *Server) acceptable(j *job, now time.Time) error {
 
 // checkWork checks the proof of work of an event that is to be kept. (NIP-13)
 func (s *Server) checkWork(e *envelope.Event) error {
-	if s.minPoW <= 0 {
+	want := s.settings.Load().minPoW
+	if want <= 0 {
 		return nil
 	}
 	have := leadingZeros(e.ID)
-	if have < s.minPoW {
-		return refusal(fmt.Sprintf("pow: difficulty %d is less than %d", have, s.minPoW))
+	if have < want {
+		return refusal(fmt.Sprintf("pow: difficulty %d is less than %d", have, want))
 	}
 	// Who aimed at less was lucky, and would get in with many events that way.
-	if target, ok := committed(e); ok && target < s.minPoW {
-		return refusal(fmt.Sprintf("pow: the work was aimed at %d, less than %d", target, s.minPoW))
+	if target, ok := committed(e); ok && target < want {
+		return refusal(fmt.Sprintf("pow: the work was aimed at %d, less than %d", target, want))
 	}
 	return nil
 }

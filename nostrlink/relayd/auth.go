@@ -27,10 +27,12 @@ const (
 type identity struct {
 	mu     sync.RWMutex
 	keys   map[envelope.PublicKey]bool
-	member bool
+	member bool      // one of the keys is a member's,
+	of     *settings // according to these
 }
 
-func (i *identity) add(key envelope.PublicKey, member bool) {
+// add notes a key. Of members' keys none is forgotten.
+func (i *identity) add(key envelope.PublicKey, members map[envelope.PublicKey]bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.keys == nil {
@@ -40,10 +42,12 @@ func (i *identity) add(key envelope.PublicKey, member bool) {
 		if len(i.keys) < maxKeys {
 			break
 		}
-		delete(i.keys, old)
+		if !members[old] {
+			delete(i.keys, old)
+		}
 	}
 	i.keys[key] = true
-	i.member = i.member || member
+	i.of = nil
 }
 
 // holds reports whether the client has proved to hold the key.
@@ -53,11 +57,31 @@ func (i *identity) holds(key envelope.PublicKey) bool {
 	return i.keys[key]
 }
 
-// known reports whether the client has authenticated, and isMember as a member.
-func (i *identity) known() (known, isMember bool) {
+// known reports whether the client has authenticated.
+func (i *identity) known() bool {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	return len(i.keys) > 0, i.member
+	return len(i.keys) > 0
+}
+
+// admitted reports whether the client may use a relay with these settings.
+func (i *identity) admitted(set *settings) bool {
+	if set.members == nil {
+		return true
+	}
+	i.mu.RLock()
+	member, of := i.member, i.of
+	i.mu.RUnlock()
+	if of == set {
+		return member
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.member, i.of = false, set
+	for key := range i.keys {
+		i.member = i.member || set.members[key]
+	}
+	return i.member
 }
 
 func newChallenge() string {
@@ -78,9 +102,10 @@ func (c *conn) authenticate(j *job) {
 		c.ok(j, false, "invalid: "+plain(err))
 		return
 	}
-	c.identity.add(e.PubKey, s.members[e.PubKey])
+	set := s.settings.Load()
+	c.identity.add(e.PubKey, set.members)
 	s.stats.authenticated.Add(1)
-	if _, member := c.identity.known(); s.members != nil && !member {
+	if !c.identity.admitted(set) {
 		c.ok(j, false, string(notMember))
 		return
 	}
@@ -138,13 +163,10 @@ const (
 
 // admit says why the client may not publish or read here, or nil.
 func (c *conn) admit() error {
-	if c.server.members == nil {
+	switch {
+	case c.identity.admitted(c.server.settings.Load()):
 		return nil
-	}
-	switch known, member := c.identity.known(); {
-	case member:
-		return nil
-	case known:
+	case c.identity.known():
 		return notMember
 	}
 	return authRequired

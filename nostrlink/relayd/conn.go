@@ -66,7 +66,8 @@ func (c *conn) serve() {
 func (c *conn) read() {
 	defer close(c.jobs)
 	s := c.server
-	rate := s.rate.limiter(s.limits.MaxEvent, time.Now())
+	var rate limiter
+	var of *settings
 	for {
 		if c.ws.Next() != nil {
 			return
@@ -75,16 +76,19 @@ func (c *conn) read() {
 		if m == nil {
 			return
 		}
-		b, err := c.ws.ReadMessage(m.b, s.limits.MaxMessage, s.limits.MessageTimeout)
+		b, err := c.ws.ReadMessage(m.b, s.limits().MaxMessage, s.limits().MessageTimeout)
 		if err != nil {
 			m.Release()
 			if errors.Is(err, ws.ErrTooBig) {
-				c.farewell(ws.StatusTooBig, fmt.Sprintf("message is larger than %d bytes", s.limits.MaxMessage))
+				c.farewell(ws.StatusTooBig, fmt.Sprintf("message is larger than %d bytes", s.limits().MaxMessage))
 				c.ws.Drain()
 			}
 			return
 		}
 		s.stats.bytesIn.Add(uint64(len(b)))
+		if set := s.settings.Load(); set != of {
+			of, rate = set, set.rate.limiter(set.limits.MaxEvent, time.Now())
+		}
 		j := &job{message: s.memory.fit(m, b)}
 		j.parse()
 		if j.fault == nil {
@@ -115,13 +119,13 @@ func (c *conn) limit(j *job, rate *limiter, now time.Time) error {
 			err = rate.take(len(j.parsed.Event), now)
 		}
 		if err == nil && c.source.bounded() {
-			err = s.addressRate.take(c.source, len(j.parsed.Event), now)
+			err = s.settings.Load().addressRate.take(c.source, len(j.parsed.Event), now)
 		}
 		return err
 	case nip01.Req, nip01.Count:
 		wait := rate.request(now)
 		if c.source.bounded() {
-			wait = max(wait, s.addressRate.request(c.source, now))
+			wait = max(wait, s.settings.Load().addressRate.request(c.source, now))
 		}
 		c.pause(wait)
 	}
@@ -163,7 +167,7 @@ func (c *conn) sequence() {
 		}
 		c.handle(j)
 		j.message.Release()
-		if c.faults > c.server.limits.MaxFaults {
+		if c.faults > c.server.limits().MaxFaults {
 			c.farewell(ws.StatusPolicy, "too many malformed messages")
 		}
 	}
@@ -251,6 +255,6 @@ func (c *conn) answer(msg []byte) { c.send(c, ws.Message{Body: msg}) }
 
 // farewell tells the client why it is cut, and cuts it. It does not wait.
 func (c *conn) farewell(code uint16, reason string) {
-	c.ws.TrySend(ws.Message{Body: nip01.AppendNotice(nil, "error: "+reason)}, c.server.limits.MaxQueue)
+	c.ws.TrySend(ws.Message{Body: nip01.AppendNotice(nil, "error: "+reason)}, c.server.limits().MaxQueue)
 	c.ws.Finish(code, reason)
 }

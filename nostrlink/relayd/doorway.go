@@ -10,12 +10,12 @@ import (
 // that have not become clients yet, such as those in a TLS handshake: as many as
 // there may be clients, together and of one address. What goes beyond is closed.
 func (s *Server) ConnState() func(net.Conn, http.ConnState) {
-	d := &doorway{most: s.limits.MaxConnections, mostEach: s.limits.MaxPerAddress, waiting: make(map[source]int)}
+	d := &doorway{limits: s.limits, waiting: make(map[source]int)}
 	return d.changed
 }
 
 type doorway struct {
-	most, mostEach int
+	limits func() *Limits
 
 	mu      sync.Mutex
 	all     int
@@ -36,11 +36,12 @@ func (d *doorway) changed(conn net.Conn, state http.ConnState) {
 
 // enter counts a connection in and reports whether there is room for it.
 func (d *doorway) enter(from source) bool {
+	limits := d.limits()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.all++
 	d.waiting[from]++
-	return d.all <= d.most && (!from.bounded() || d.waiting[from] <= d.mostEach)
+	return d.all <= limits.MaxConnections && (!from.bounded() || d.waiting[from] <= limits.MaxPerAddress)
 }
 
 func (d *doorway) leave(from source) {

@@ -82,12 +82,15 @@ func startInMemory(t testing.TB, opts relayd.Options) (*relaytest.Listener, *rel
 // connectTo is connect in memory.
 func connectTo(t testing.TB, l *relaytest.Listener) *rawClient {
 	t.Helper()
-	transport := &http.Transport{DialContext: l.DialContext}
-	c, _, err := websocket.Dial(context.Background(), "ws://relay.test", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	c, _, err := websocket.Dial(context.Background(), "ws://relay.test", &websocket.DialOptions{HTTPClient: clientOf(l)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return greeted(t, c)
+}
+
+func clientOf(l *relaytest.Listener) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: l.DialContext}}
 }
 
 // rawClient writes and reads messages as text.

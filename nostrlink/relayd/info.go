@@ -12,7 +12,7 @@ import (
 )
 
 // describe makes the relay's description of itself. (NIP-11)
-func (s *Server) describe(opts Options) ([]byte, error) {
+func (s *Server) describe(opts *Options, set *settings) ([]byte, error) {
 	name := opts.Name
 	if name == "" {
 		name = "nws-vpn relay"
@@ -21,44 +21,44 @@ func (s *Server) describe(opts Options) ([]byte, error) {
 		Name:          name,
 		Description:   opts.Description,
 		Contact:       opts.Contact,
-		SupportedNIPs: s.supported(),
+		SupportedNIPs: s.supported(set),
 		Software:      "https://github.com/nws-vpn/nws-vpn",
 		Version:       opts.Version,
 		Limitation: nip11.Limitation{
-			MaxMessageLength:    s.limits.MaxMessage,
-			MaxSubscriptions:    s.limits.MaxSubscriptions,
-			MaxFilters:          s.limits.MaxFilters,
-			MaxLimit:            s.limits.MaxLimit,
+			MaxMessageLength:    set.limits.MaxMessage,
+			MaxSubscriptions:    set.limits.MaxSubscriptions,
+			MaxFilters:          set.limits.MaxFilters,
+			MaxLimit:            set.limits.MaxLimit,
 			MaxSubIDLength:      nip01.MaxSubscriptionID,
-			MaxContentLength:    s.limits.MaxEvent,
-			MinPoWDifficulty:    s.minPoW,
-			AuthRequired:        s.members != nil,
-			RestrictedWrites:    s.members != nil || s.minPoW > 0,
-			CreatedAtLowerLimit: int64(s.limits.MaxStoredAge / time.Second),
-			CreatedAtUpperLimit: int64(s.limits.MaxAhead / time.Second),
+			MaxContentLength:    set.limits.MaxEvent,
+			MinPoWDifficulty:    set.minPoW,
+			AuthRequired:        set.members != nil,
+			RestrictedWrites:    set.members != nil || set.minPoW > 0,
+			CreatedAtLowerLimit: int64(set.limits.MaxStoredAge / time.Second),
+			CreatedAtUpperLimit: int64(set.limits.MaxAhead / time.Second),
 		},
-		Retention: s.retention(),
+		Retention: s.retention(&set.limits),
 	})
 }
 
-func (s *Server) supported() []int {
+func (s *Server) supported(set *settings) []int {
 	nips := []int{1}
 	if s.keep.Has(kindDeletion) {
 		nips = append(nips, 9)
 	}
 	nips = append(nips, 11)
-	if s.minPoW > 0 {
+	if set.minPoW > 0 {
 		nips = append(nips, 13)
 	}
 	return append(nips, 40, 42, 45, 70)
 }
 
 // retention says which kinds are kept and which are not.
-func (s *Server) retention() (list nip11.Retentions) {
+func (s *Server) retention(limits *Limits) (list nip11.Retentions) {
 	none := int64(0)
 	if len(s.keep) > 0 {
-		kept := nip11.Retention{Kinds: pairs(s.keep), Count: s.limits.MaxStored}
-		if age := int64(s.limits.MaxStoredAge / time.Second); age > 0 {
+		kept := nip11.Retention{Kinds: pairs(s.keep), Count: limits.MaxStored}
+		if age := int64(limits.MaxStoredAge / time.Second); age > 0 {
 			kept.Time = &age
 		}
 		list = append(list, kept)
@@ -93,7 +93,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this is a Nostr relay: connect with a websocket", http.StatusMethodNotAllowed)
 	case strings.Contains(r.Header.Get("Accept"), nip11.ContentType):
 		header.Set("Content-Type", nip11.ContentType)
-		w.Write(s.info)
+		w.Write(s.settings.Load().info)
 	default:
 		header.Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "This is a Nostr relay. Connect to it with a Nostr client.")

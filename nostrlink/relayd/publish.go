@@ -53,7 +53,7 @@ func (c *conn) mayPublish(j *job, now time.Time) error {
 		return err
 	}
 	// Only now, so that nobody can use an author's rate up with forged events.
-	return c.server.keyRate.take(j.event.PubKey, len(j.parsed.Event), now)
+	return c.server.settings.Load().keyRate.take(j.event.PubKey, len(j.parsed.Event), now)
 }
 
 func (c *conn) notAdded(j *job, what outcome, ticket uint64) {
@@ -172,7 +172,7 @@ func (c *conn) forward(j *job, subs []*subscription) (n int) {
 // addressed reports whether the client has proved to be a recipient of the
 // event.
 func (c *conn) addressed(e *envelope.Event) bool {
-	if known, _ := c.identity.known(); !known {
+	if !c.identity.known() {
 		return false
 	}
 	for to := range recipients(e) {
@@ -186,8 +186,8 @@ func (c *conn) addressed(e *envelope.Event) bool {
 // pass queues an event for a subscriber, waiting for room no longer than fanOut
 // says.
 func (c *conn) pass(to *conn, m ws.Message, watching bool) bool {
-	timeout := c.server.limits.SlowTimeout
-	room, err := to.ws.TrySend(m, c.server.limits.MaxQueue)
+	timeout := c.server.limits().SlowTimeout
+	room, err := to.ws.TrySend(m, c.server.limits().MaxQueue)
 	now := time.Now()
 	alone := !watching && c.fanOut.alone(to, now, timeout)
 	switch {
@@ -212,7 +212,7 @@ func (c *conn) pass(to *conn, m ws.Message, watching bool) bool {
 // send queues a message for a connection. While its queue is full it waits, for
 // Limits.SlowTimeout; then the connection is cut.
 func (c *conn) send(to *conn, m ws.Message) bool {
-	room, err := to.ws.TrySend(m, c.server.limits.MaxQueue)
+	room, err := to.ws.TrySend(m, c.server.limits().MaxQueue)
 	switch {
 	case err != nil:
 		c.drop(m)
@@ -220,7 +220,7 @@ func (c *conn) send(to *conn, m ws.Message) bool {
 	case room == nil:
 		return true
 	}
-	return c.wait(to, m, room, time.Now().Add(c.server.limits.SlowTimeout), true)
+	return c.wait(to, m, room, time.Now().Add(c.server.limits().SlowTimeout), true)
 }
 
 // wait waits for room in a queue until a time. A connection that takes nothing
@@ -230,7 +230,7 @@ func (c *conn) wait(to *conn, m ws.Message, room <-chan struct{}, until time.Tim
 	var err error
 	for room != nil && err == nil {
 		_, stalled := to.ws.Queued()
-		if stalled >= c.server.limits.SlowTimeout {
+		if stalled >= c.server.limits().SlowTimeout {
 			c.cut(to)
 			break
 		}
@@ -241,13 +241,13 @@ func (c *conn) wait(to *conn, m ws.Message, room <-chan struct{}, until time.Tim
 			}
 			break
 		}
-		timer := time.NewTimer(min(left, c.server.limits.SlowTimeout-stalled))
+		timer := time.NewTimer(min(left, c.server.limits().SlowTimeout-stalled))
 		select {
 		case <-room:
 		case <-timer.C:
 		}
 		timer.Stop()
-		if room, err = to.ws.TrySend(m, c.server.limits.MaxQueue); room == nil && err == nil {
+		if room, err = to.ws.TrySend(m, c.server.limits().MaxQueue); room == nil && err == nil {
 			return true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -17,18 +18,13 @@ import (
 // Server is a relay. It is an http.Handler for all three that a relay's URL
 // answers: websockets, its description (NIP-11), and people.
 type Server struct {
-	limits      Limits
-	rate        Rate // of each connection
-	addressRate *limiters[source]
-	keyRate     *limiters[envelope.PublicKey]
 	keep        Kinds
-	minPoW      int
 	names       []string
-	members     map[envelope.PublicKey]bool // nil: everybody
 	behindProxy bool
 	log         *slog.Logger
 	observe     func(Observation)
-	info        []byte
+	settings    atomic.Pointer[settings]
+	changing    sync.Mutex // held while settings are replaced
 
 	index    *index
 	store    *store
@@ -53,10 +49,7 @@ type Server struct {
 // New returns a running server that keeps events in memory only. Close ends it.
 func New(opts Options) *Server {
 	s := &Server{
-		limits:      opts.Limits.withDefaults(),
-		rate:        opts.Rate,
 		keep:        opts.Keep,
-		minPoW:      opts.MinPoW,
 		names:       opts.Names,
 		behindProxy: opts.BehindProxy,
 		log:         opts.Log,
@@ -74,19 +67,11 @@ func New(opts Options) *Server {
 	if s.keep == nil {
 		s.keep = DefaultKinds()
 	}
-	if opts.Members != nil {
-		s.members = make(map[envelope.PublicKey]bool)
-		for _, key := range opts.Members {
-			s.members[key] = true
-		}
-	}
-	s.addressRate = newLimiters[source](opts.AddressRate, s.limits.MaxEvent)
-	s.keyRate = newLimiters[envelope.PublicKey](opts.KeyRate, s.limits.MaxEvent)
-	s.index = newIndex(s.limits.MaxAllValues)
-	s.store = newStore(&s.limits)
-	s.memory.limit = int64(s.limits.MaxMemory)
+	s.settings.Store(s.newSettings(&opts))
+	s.index = newIndex(s.limits().MaxAllValues)
+	s.store = newStore(s.limits())
+	s.memory.limit = int64(s.limits().MaxMemory)
 	s.memory.shed = s.shedLongest
-	s.info, _ = s.describe(opts) // strings and numbers: no error
 	for range runtime.GOMAXPROCS(0) {
 		s.workers.Go(s.verify)
 	}
@@ -131,7 +116,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.end(c)
-	socket, err := ws.Accept(w, r, s.limits.MessageTimeout)
+	socket, err := ws.Accept(w, r, s.limits().MessageTimeout)
 	if err != nil {
 		return
 	}
@@ -157,14 +142,15 @@ func localAddress(r *http.Request) netip.AddrPort {
 
 // begin takes a place for a connection, or says why there is none.
 func (s *Server) begin(c *conn) (why string) {
+	limits := s.limits()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return closing
-	case len(s.conns) >= s.limits.MaxConnections:
+	case len(s.conns) >= limits.MaxConnections:
 		return "the relay has no room for another connection"
-	case c.source.bounded() && s.sources[c.source] >= s.limits.MaxPerAddress:
+	case c.source.bounded() && s.sources[c.source] >= limits.MaxPerAddress:
 		return "the relay has no room for another connection from this address"
 	}
 	s.conns[c] = false

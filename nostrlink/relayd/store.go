@@ -60,10 +60,7 @@ const overhead = 64
 func (e *stored) size() int { return len(e.raw) + overhead*len(e.tags) }
 
 func newStore(l *Limits) *store {
-	return &store{
-		maxEvents: l.MaxStored,
-		maxBytes:  l.MaxStoredBytes,
-		maxAge:    l.MaxStoredAge,
+	s := &store{
 		byAddress: make(map[address]*stored),
 		byID:      make(map[[32]byte]*stored),
 		byAuthor:  make(map[envelope.PublicKey]shelf),
@@ -72,6 +69,22 @@ func newStore(l *Limits) *store {
 		deletions: newDeletions(),
 		arrivals:  list.New(),
 	}
+	s.bound(l)
+	return s
+}
+
+func (s *store) bound(l *Limits) {
+	s.maxEvents, s.maxBytes, s.maxAge = l.MaxStored, l.MaxStoredBytes, l.MaxStoredAge
+}
+
+// setLimits has other limits hold, and what is beyond them go.
+func (s *store) setLimits(l *Limits, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound(l)
+	s.swept = time.Time{}
+	s.shrink(now)
+	s.flush()
 }
 
 // outcome is what became of an event that was to be kept.

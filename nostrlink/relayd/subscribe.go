@@ -65,12 +65,12 @@ func (c *conn) compile(j *job) *subscription {
 	s.compiling <- struct{}{}
 	defer func() { <-s.compiling }()
 	var filters []nip01.Filter
-	if filters, j.fault = nip01.ParseFilters(j.parsed.Filters, s.limits.MaxFilters); j.fault != nil {
+	if filters, j.fault = nip01.ParseFilters(j.parsed.Filters, s.limits().MaxFilters); j.fault != nil {
 		return nil
 	}
 	sub := &subscription{conn: c, head: append(append([]byte(`["EVENT",`), j.parsed.Token...), ',')}
 	for i := range filters {
-		f := newFilter(&filters[i], s.limits.MaxLimit)
+		f := newFilter(&filters[i], s.limits().MaxLimit)
 		sub.filters = append(sub.filters, f)
 		sub.filings = append(sub.filings, &filing{sub, f})
 		sub.values += f.values()
@@ -82,7 +82,7 @@ func (c *conn) compile(j *job) *subscription {
 // not. What it does not replace it closes, so that the client need not guess
 // which filters are in force.
 func (c *conn) subscribe(id string, sub *subscription) (refusal string) {
-	limits, old := &c.server.limits, c.subs[id]
+	limits, old := c.server.limits(), c.subs[id]
 	values := c.values + sub.values
 	if old != nil {
 		values -= old.values

@@ -13,7 +13,7 @@ var (
 // watch finds clients that are gone without having said so, and events that have
 // expired.
 func (s *Server) watch() {
-	tick := min(s.limits.PingAfter, s.limits.PongTimeout) / 4
+	tick := min(s.limits().PingAfter, s.limits().PongTimeout) / 4
 	ticker := time.NewTicker(max(tick, time.Millisecond))
 	defer ticker.Stop()
 	for {
@@ -26,12 +26,12 @@ func (s *Server) watch() {
 		for _, c := range s.attached() {
 			idle := c.ws.Idle()
 			switch {
-			case c.asked.IsZero() && idle >= s.limits.PingAfter:
+			case c.asked.IsZero() && idle >= s.limits().PingAfter:
 				c.ws.Ping()
 				c.asked = time.Now()
 			case !c.asked.IsZero() && idle <= time.Since(c.asked):
 				c.asked = time.Time{}
-			case !c.asked.IsZero() && time.Since(c.asked) >= s.limits.PongTimeout:
+			case !c.asked.IsZero() && time.Since(c.asked) >= s.limits().PongTimeout:
 				c.ws.Fail(errSilent)
 			}
 		}
