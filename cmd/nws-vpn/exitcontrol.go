@@ -28,13 +28,25 @@ func (r *exitRun) routes() http.Handler {
 		control.Answer(w, r.isNamed(q.FormValue("npub")))
 	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.reload()) })
-	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, q *http.Request) { control.Answer(w, r.restart(q.Context())) })
-	mux.HandleFunc("POST /save", func(w http.ResponseWriter, q *http.Request) {
-		save := r.server.SaveUsage
-		if q.FormValue("successor") != "" {
-			save = r.server.PrepareHandOver
+	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, q *http.Request) {
+		change, err := r.restart(q.Context())
+		if err != nil {
+			control.Answer(w, err)
+			return
 		}
-		control.Answer(w, save())
+		io.WriteString(w, change)
+	})
+	mux.HandleFunc("POST /save", func(w http.ResponseWriter, q *http.Request) {
+		next := readSuccessor(q.URL.Query())
+		if next == nil {
+			control.Answer(w, r.server.SaveUsage())
+			return
+		}
+		err := r.mayTakeOver(next)
+		if err == nil {
+			err = r.server.PrepareHandOver()
+		}
+		control.Answer(w, err)
 	})
 	mux.HandleFunc("POST /usage", func(w http.ResponseWriter, q *http.Request) {
 		usage, err := io.ReadAll(http.MaxBytesReader(w, q.Body, exit.MaxUsage))
@@ -52,7 +64,7 @@ func (r *exitRun) routes() http.Handler {
 				return
 			}
 		}
-		control.Answer(w, r.drain(timeout, q.FormValue("successor") != ""))
+		control.Answer(w, r.drain(timeout, readSuccessor(q.URL.Query())))
 	})
 	return mux
 }

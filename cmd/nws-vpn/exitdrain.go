@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
@@ -30,10 +28,15 @@ const (
 
 // drain has the exit take no new sessions, and end when its flows have ended, or
 // after timeout if that is not zero. With a successor it hands over to that.
-func (r *exitRun) drain(timeout time.Duration, successor bool) error {
+func (r *exitRun) drain(timeout time.Duration, next *successor) error {
 	now := time.Now()
+	if next != nil {
+		if err := r.mayTakeOver(next); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
-	if successor && r.noSuccessor {
+	if next != nil && r.noSuccessor {
 		r.mu.Unlock()
 		return errors.New("the new process took too long: the old one stays")
 	}
@@ -51,17 +54,18 @@ func (r *exitRun) drain(timeout time.Duration, successor bool) error {
 			n.listener.Drain()
 		}
 	}
-	if !successor {
+	if next == nil {
 		return nil
 	}
-	r.replacing.Do(r.handOver)
+	r.replacing.Do(func() { r.handOver(next) })
 	return nil
 }
 
 // handOver lets go of all that only one process can have.
-func (r *exitRun) handOver() {
+func (r *exitRun) handOver(next *successor) {
 	defer close(r.replaced)
 	r.mu.Lock()
+	r.heir = next
 	if r.closeMetrics != nil {
 		r.closeMetrics() // its address is free when that returns
 	}
@@ -129,24 +133,4 @@ func endIdle(l *nostrlink.Listener) {
 		}
 		return &wire.Error{Code: wire.CodeGoingAway, Text: "another process of this exit takes over"}
 	})
-}
-
-// takeOver takes the place of the process that runs with this state directory,
-// once entries reach this one under all its names.
-func (r *exitRun) takeOver(ctx context.Context, beside *sync.WaitGroup) error {
-	for _, n := range r.names {
-		select {
-		case <-n.ready:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	if _, err := control.Do(ctx, r.state, "POST", "/drain?successor=1"); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("take over: %w", err)
-	}
-	if err := r.openDoors(ctx, beside); err != nil {
-		return fmt.Errorf("take over: %w", err)
-	}
-	fmt.Fprintln(r.out, "taken over")
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,28 +20,27 @@ const restartTimeout = 90 * time.Second
 
 // restart starts the program anew, as it is on disk now, with the same command
 // line, and returns when that process has taken over. Until then nothing changes
-// here: if the new one fails, this one stays.
-func (r *exitRun) restart(ctx context.Context) error {
+// here: if the new one fails, this one stays. It says from which version to which
+// that leads.
+func (r *exitRun) restart(ctx context.Context) (change string, err error) {
 	if !r.restarting.TryLock() {
-		return errors.New("a restart is under way already")
+		return "", errors.New("a restart is under way already")
 	}
 	defer r.restarting.Unlock()
 	if r.isDraining() {
-		return errors.New("the exit is draining")
+		return "", errors.New("the exit is draining")
 	}
-	self, err := os.Executable()
+	program, err := nextProgram(r.program, os.Executable)
 	if err != nil {
-		return err
+		return "", err
 	}
-	// What Linux adds to the path of a program that was replaced by another.
-	self = strings.TrimSuffix(self, " (deleted)")
 	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool { return strings.HasPrefix(arg, "--takeover") })
-	next := exec.Command(self, append(args, "--takeover")...)
+	next := exec.Command(program, append(args, "--takeover")...)
 	next.Stdout, next.Stderr = os.Stdout, os.Stderr
 	if err := next.Start(); err != nil {
-		return fmt.Errorf("start the new process: %w", err)
+		return "", fmt.Errorf("the new process does not start, and this one stays: %w", err)
 	}
-	r.log.Info("a new process is to take over", "pid", next.Process.Pid)
+	r.log.Info("a new process is to take over", "pid", next.Process.Pid, "program", program)
 	ended := make(chan error, 1)
 	go func() { ended <- next.Wait() }()
 	// Whoever asked may go; what was begun is brought to its end.
@@ -50,18 +50,57 @@ func (r *exitRun) restart(ctx context.Context) error {
 	case <-r.replaced:
 		// Its own word would not count: it is not yet the service's main process.
 		underServiceManager().notify(fmt.Sprintf("MAINPID=%d", next.Process.Pid))
-		return nil
+		return r.inherited().change(), nil
 	case err := <-ended:
-		return fmt.Errorf("the new process has ended (%v) and this one stays: its log says why", err)
+		return "", fmt.Errorf("the new process has ended (%v) and this one stays: its log says why", err)
 	case <-ctx.Done():
 		if !r.refuseSuccessors(true) {
-			return nil // it takes over in this moment
+			return "", nil // it takes over in this moment
 		}
 		defer r.refuseSuccessors(false)
 		_ = next.Process.Kill()
 		<-ended
-		return errors.New("the new process reached no relay in time, and this one stays")
+		return "", errors.New("the new process reached no relay in time, and this one stays")
 	}
+}
+
+// inherited is who has taken over.
+func (r *exitRun) inherited() *successor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.heir
+}
+
+// startedProgram is the path that this process was started by, which stays when
+// the file is given another name, so that a new one can be put in its place. It is
+// that of the file itself when arg0 leads elsewhere.
+func startedProgram(arg0 string, self func() (string, error)) string {
+	running, err := self()
+	if err != nil {
+		return ""
+	}
+	path, err := exec.LookPath(arg0)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil || !sameFile(path, running) {
+		return running
+	}
+	return path
+}
+
+// nextProgram is what to start in the place of a program that was started by a
+// path: what is there now, or else the same program again.
+func nextProgram(started string, self func() (string, error)) (string, error) {
+	if info, err := os.Stat(started); err == nil && info.Mode().IsRegular() {
+		return started, nil
+	}
+	path, err := self()
+	if err != nil {
+		return "", fmt.Errorf("there is no program %s to start: %w", started, err)
+	}
+	// What Linux adds to the path of a program that was replaced by another.
+	return strings.TrimSuffix(path, " (deleted)"), nil
 }
 
 // refuseSuccessors has no process take over, or any again. It reports false when
@@ -87,10 +126,15 @@ who come from then on; the old one ends when its flows have. If the new one cann
 start, the old one stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := socket.ask(cmd.Context(), http.MethodPost, "/restart")
-			if err == nil {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), "restarted")
+			change, err := socket.ask(cmd.Context(), http.MethodPost, "/restart")
+			if err != nil {
+				return err
 			}
+			text := "restarted"
+			if len(change) > 0 {
+				text += ": " + oneLine(string(change))
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 			return err
 		},
 	}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
-	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/exit/admission"
 )
@@ -29,7 +28,9 @@ type exitRun struct {
 	log   *slog.Logger
 	level *slog.LevelVar
 	state string // directory
-	since time.Time
+	// program is the path of the program file, as this process was started by.
+	program string
+	since   time.Time
 
 	server   *exit.Server
 	book     *admission.Book
@@ -47,6 +48,7 @@ type exitRun struct {
 	mu           sync.Mutex // guards what follows
 	cfg          *config.Config
 	socket       *control.Server
+	heir         *successor // who has taken over, once replaced is closed
 	draining     drain
 	noSuccessor  bool // none may take over now
 	closeMetrics func()
@@ -64,19 +66,23 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 	if os.Geteuid() == 0 && !flags.allowRoot {
 		return errors.New("an exit needs no privileges and dials for strangers, so it does not run as root: use another user, as the unit nws-vpn-exit.service does, or say --allow-root")
 	}
-	r := &exitRun{load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{})}
+	r := &exitRun{
+		load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{}),
+		program: startedProgram(os.Args[0], os.Executable),
+	}
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
 		return err
 	}
 	// Before the state directory is made: it is named like the key.
-	if _, err := keyfile.Read(cfg.Exit.KeyFile); err != nil {
+	npubs, err := exitNPubs(&cfg.Exit)
+	if err != nil {
 		return err
 	}
 	r.state = exitStateDir(&cfg.Exit, os.Getenv)
 	if err := openExitState(r.state); err != nil {
 		return err
 	}
-	predecessor, err := meetPredecessor(ctx, r.state, flags.takeover)
+	predecessor, err := meetPredecessor(ctx, r.state, flags.takeover, &successor{npubs, buildVersion()})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,23 +79,4 @@ func openOwnDir(dir string) error {
 		return fmt.Errorf("others can write to %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
 	}
 	return nil
-}
-
-// meetPredecessor finds out whether another process runs with this state
-// directory. One whose place is to be taken saves what it remembers.
-func meetPredecessor(ctx context.Context, dir string, takeover bool) (isThere bool, err error) {
-	path := "/save"
-	if takeover {
-		path += "?successor=1"
-	}
-	_, err = control.Do(ctx, dir, "POST", path)
-	switch {
-	case errors.Is(err, control.ErrNotRunning):
-		return false, nil
-	case err != nil:
-		return true, err
-	case !takeover:
-		return true, fmt.Errorf("another exit runs with the state directory %s: end it, take its place with --takeover, or name another directory with --state-dir", dir)
-	}
-	return true, nil
 }
