@@ -29,36 +29,33 @@ the configuration file.
   for the public, with certificate   nws-vpn relay --listen :443 --acme-host relay.example --db relay.db
   for a few people only              nws-vpn relay … --member npub1… --member npub1…
 
+SIGHUP has it read its configuration file again: members, limits, certificate and
+log level change while clients stay connected.
+
 A client that proves its key (NIP-42), as nws-vpn does, is spared the check of
 its own events' signatures. To be believed it must call the relay by the address
 that it listens on, or by --url.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := flags.load()
-			if err != nil {
-				return err
-			}
-			r := &cfg.Relay
-			relay.apply(cmd, r)
-			r.LogEvents = r.LogEvents || logEvents
-			if cmd.Flags().Changed("events-per-second") {
-				r.EventsPerSecond = events
-			}
-			if cmd.Flags().Changed("bytes-per-second") {
-				r.BytesPerSecond = bytes
-			}
-			if r.EventsPerSecond < 0 || r.BytesPerSecond < 0 {
-				return errors.New("relay: a rate below zero: use 0 for no bound")
-			}
-			log, err := newLogger(cfg.LogLevel)
-			if err != nil {
-				return err
-			}
-			server, err := openRelay(r, nil, nil, cmd.OutOrStdout(), log)
-			if err != nil {
-				return err
-			}
-			return server.Serve(cmd.Context())
+			return runRelay(cmd.Context(), cmd.OutOrStdout(), func() (*config.Config, error) {
+				cfg, err := flags.load()
+				if err != nil {
+					return nil, err
+				}
+				r := &cfg.Relay
+				relay.apply(cmd, r)
+				r.LogEvents = r.LogEvents || logEvents
+				if cmd.Flags().Changed("events-per-second") {
+					r.EventsPerSecond = events
+				}
+				if cmd.Flags().Changed("bytes-per-second") {
+					r.BytesPerSecond = bytes
+				}
+				if r.EventsPerSecond < 0 || r.BytesPerSecond < 0 {
+					return nil, errors.New("relay: a rate below zero: use 0 for no bound")
+				}
+				return cfg, nil
+			})
 		},
 	}
 	flags.add(cmd)

@@ -24,11 +24,14 @@ import (
 // relayServer is an embedded relay with its listeners.
 type relayServer struct {
 	relay    *relayd.Server
-	listener net.Listener // of TCP, without TLS
-	tls      *tls.Config  // or nil
-	metrics  net.Listener // or nil
+	listener net.Listener      // of TCP, without TLS
+	tls      *tls.Config       // or nil
+	files    *certificateFiles // or nil: the certificate comes from elsewhere, if there is one
+	metrics  net.Listener      // or nil
+	besides  []envelope.PublicKey
 	url      string
 	out      io.Writer
+	log      *slog.Logger
 	close    func()
 }
 
@@ -36,7 +39,7 @@ type relayServer struct {
 // or Close must be called. besides are members whoever else is, if anybody;
 // control, unless nil, is for the sockets of clients.
 func openRelay(c *config.Relay, besides []envelope.PublicKey, control controlFunc, out io.Writer, log *slog.Logger) (_ *relayServer, err error) {
-	r := &relayServer{out: out}
+	r := &relayServer{besides: besides, out: out, log: log}
 	var opened []func() error
 	r.close = sync.OnceFunc(func() {
 		for _, end := range opened {
@@ -51,7 +54,7 @@ func openRelay(c *config.Relay, besides []envelope.PublicKey, control controlFun
 			err = fmt.Errorf("relay: %w", err)
 		}
 	}()
-	if r.tls, err = relayTLS(c, log); err != nil {
+	if r.tls, r.files, err = relayTLS(c, log); err != nil {
 		return nil, err
 	}
 	if r.listener, err = (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp", c.Listen); err != nil {
@@ -124,6 +127,25 @@ func relayOptions(c *config.Relay, besides []envelope.PublicKey, own string, log
 		opts.Members = append(opts.Members, besides...)
 	}
 	return opts, nil
+}
+
+// change has the settings of c count from now on, as far as a running relay can
+// take others. If it fails, all stays as it was.
+func (r *relayServer) change(c *config.Relay) error {
+	if err := checkTLS(c); err != nil {
+		return err
+	}
+	opts, err := relayOptions(c, r.besides, r.url, r.log)
+	if err != nil {
+		return err
+	}
+	if r.files != nil && c.TLSCert != "" {
+		if err := r.files.change(c.TLSCert, c.TLSKey, time.Now()); err != nil {
+			return err
+		}
+	}
+	r.relay.Change(opts)
+	return nil
 }
 
 // relayURLOf is the URL of a relay that has been given none.

@@ -15,23 +15,33 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 )
 
-// relayTLS returns how the relay does TLS, nil for not at all.
-func relayTLS(c *config.Relay, log *slog.Logger) (*tls.Config, error) {
-	var settings *tls.Config
+// checkTLS finds what makes no sense about the relay's certificate.
+func checkTLS(c *config.Relay) error {
 	switch {
 	case (c.TLSCert == "") != (c.TLSKey == ""):
-		return nil, errors.New("--tls-cert and --tls-key go together")
+		return errors.New("--tls-cert and --tls-key go together")
 	case c.TLSCert != "" && len(c.ACMEHosts) > 0:
-		return nil, errors.New("a certificate comes from files or by ACME, not both: leave --tls-cert or --acme-host out")
+		return errors.New("a certificate comes from files or by ACME, not both: leave --tls-cert or --acme-host out")
+	}
+	return nil
+}
+
+// relayTLS returns how the relay does TLS, nil for not at all, and the files that
+// its certificate comes from, or nil.
+func relayTLS(c *config.Relay, log *slog.Logger) (settings *tls.Config, files *certificateFiles, err error) {
+	if err := checkTLS(c); err != nil {
+		return nil, nil, err
+	}
+	switch {
 	case c.TLSCert != "":
-		files := &certificateFiles{cert: c.TLSCert, key: c.TLSKey, log: log}
+		files = &certificateFiles{cert: c.TLSCert, key: c.TLSKey, log: log}
 		if _, err := files.get(time.Now()); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		settings = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.get(time.Now()) }}
 	case len(c.ACMEHosts) > 0:
 		if err := os.MkdirAll(c.ACMEDir, 0o700); err != nil {
-			return nil, fmt.Errorf("the directory for ACME: %w", err)
+			return nil, nil, fmt.Errorf("the directory for ACME: %w", err)
 		}
 		manager := &autocert.Manager{
 			Prompt:     autocert.AcceptTOS,
@@ -42,22 +52,22 @@ func relayTLS(c *config.Relay, log *slog.Logger) (*tls.Config, error) {
 		}
 		settings = &tls.Config{GetCertificate: manager.GetCertificate, NextProtos: []string{acme.ALPNProto}}
 	default:
-		return nil, nil
+		return nil, nil, nil
 	}
 	settings.MinVersion = tls.VersionTLS12
 	settings.NextProtos = append([]string{"http/1.1"}, settings.NextProtos...) // no HTTP/2: websockets take connections over
-	return settings, nil
+	return settings, files, nil
 }
 
 // certificateFiles is a certificate that is read anew after its files change.
 type certificateFiles struct {
-	cert, key string
-	log       *slog.Logger
+	log *slog.Logger
 
-	mu      sync.Mutex
-	have    *tls.Certificate
-	of      [2]time.Time // when the files were last modified
-	checked time.Time
+	mu        sync.Mutex
+	cert, key string
+	have      *tls.Certificate
+	of        [2]time.Time // when the files were last modified
+	checked   time.Time
 }
 
 // recheck is how often the files are looked at.
@@ -89,6 +99,19 @@ func (f *certificateFiles) get(now time.Time) (*tls.Certificate, error) {
 		f.log.Warn("the relay's certificate cannot be read anew and stays the old one", "err", err)
 	}
 	return f.have, nil
+}
+
+// change takes the certificate from files, which are read now. If they cannot be,
+// all stays as it was.
+func (f *certificateFiles) change(cert, key string, now time.Time) error {
+	next := certificateFiles{cert: cert, key: key}
+	if _, err := next.get(now); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cert, f.key, f.have, f.of, f.checked = cert, key, next.have, next.of, now
+	return nil
 }
 
 func modified(paths ...string) (times [2]time.Time, err error) {
