@@ -2,6 +2,9 @@ package main
 
 import (
 	"io"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/internal/metrics"
@@ -17,10 +20,12 @@ func (r *exitRun) writeMetrics(w io.Writer) error {
 	count := func(name, help string, n int64) {
 		metrics.Add(&set, "nws_exit_"+name+"_total", metrics.Counter, help, n)
 	}
+	metrics.AddProcess(&set, buildVersion(), r.since)
 	gauge("flows", "Open flows.", st.OpenFlows)
 	gauge("dials", "Connections being made.", st.Dialling)
 	gauge("clients", "Clients that are told apart at present.", clients.Known)
 	gauge("clients_active", "Clients with an open flow.", clients.Active)
+	gauge("bans", "Clients that are banned.", r.bans())
 	gauge("draining", "1 while the exit takes no new sessions.", btoi(r.isDraining()))
 	metrics.AddBy(&set, "nws_exit_flows_total", metrics.Counter, "Flows accepted, by network.", "network", []metrics.Value[int64]{
 		{Label: "tcp", N: st.TCPFlows}, {Label: "udp", N: st.UDPFlows}, {Label: "dns", N: st.DNSFlows}, {Label: "ping", N: st.PingFlows},
@@ -37,18 +42,53 @@ func (r *exitRun) writeMetrics(w io.Writer) error {
 	metrics.AddBy(&set, "nws_exit_refused_total", metrics.Counter, "Requests refused, by reason.", "reason", refused)
 	l := r.listenerStats()
 	gauge("sessions", "Open sessions.", l.Sessions)
-	metrics.AddBy(&set, "nws_exit_greetings_total", metrics.Counter, "Events for the exit's key that open no session, by what became of them, and all.", "outcome", greetings(l))
+	count("greetings", "Events for the exit's keys, of any kind.", int64(l.Greetings))
+	metrics.AddBy(&set, "nws_exit_greetings_refused_total", metrics.Counter, "Those of them that opened no session, by what was wrong with them.", "outcome", refusedGreetings(l))
+	metrics.AddBy(&set, "nws_exit_relay_connected", metrics.Gauge, "1 while the exit is connected to a relay of its own, under all names that use it.", "relay", r.connected())
+	metrics.AddBy(&set, "nws_exit_nameserver_failing", metrics.Gauge, "1 while a name server does not answer.", "server", r.failing())
 	_, err := set.WriteTo(w)
 	return err
 }
 
-// greetings are the outcomes of greetings, in a fixed order.
-func greetings(l nostrlink.ListenerStats) []metrics.Value[uint64] {
+// refusedGreetings are those that opened no session, in a fixed order.
+func refusedGreetings(l nostrlink.ListenerStats) []metrics.Value[uint64] {
 	return []metrics.Value[uint64]{
-		{Label: "all", N: l.Greetings}, {Label: "malformed", N: l.Malformed}, {Label: "forged", N: l.Forged}, {Label: "stale", N: l.Stale},
+		{Label: "malformed", N: l.Malformed}, {Label: "forged", N: l.Forged}, {Label: "stale", N: l.Stale},
 		{Label: "replayed", N: l.Replayed}, {Label: "version", N: l.Refused}, {Label: "busy", N: l.Busy}, {Label: "unpaid", N: l.Unpaid},
 		{Label: "not_let_in", N: l.NotLetIn},
 	}
+}
+
+// connected says of each relay whether all names that are to be reached there are.
+func (r *exitRun) connected() []metrics.Value[int] {
+	up := make(map[string]int)
+	for _, n := range r.names {
+		for _, to := range n.status().Relays {
+			if before, known := up[to.URL]; !known || before > 0 {
+				up[to.URL] = btoi(to.Connected)
+			}
+		}
+	}
+	list := make([]metrics.Value[int], 0, len(up))
+	for _, url := range slices.Sorted(maps.Keys(up)) {
+		list = append(list, metrics.Value[int]{Label: url, N: up[url]})
+	}
+	return list
+}
+
+// failing says of each name server whether it does not answer.
+func (r *exitRun) failing() []metrics.Value[int] {
+	var list []metrics.Value[int]
+	for _, n := range r.server.Nameservers() {
+		list = append(list, metrics.Value[int]{Label: n.Server, N: btoi(n.Failing)})
+	}
+	return list
+}
+
+// bans is how many clients are banned.
+func (r *exitRun) bans() int {
+	list, _ := r.book.Bans(time.Now()) // as they were last, if the file cannot be read
+	return len(list)
 }
 
 // listenerStats are those of all names together.

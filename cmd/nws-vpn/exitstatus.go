@@ -33,6 +33,11 @@ type exitReport struct {
 	Started time.Time `json:"started"`
 	State   string    `json:"state"` // running or draining
 
+	Admission string `json:"admission"` // who may use the exit: as in the configuration
+	Bans      int    `json:"bans"`
+	Policy    string `json:"policy"` // the preset, after so many rules
+	Rules     int    `json:"rules"`
+
 	Names       []exitNameStatus  `json:"names"` // the exit's own first
 	Sessions    int               `json:"sessions"`
 	Flows       exitFlows         `json:"flows"`
@@ -149,9 +154,10 @@ func flowsOf(s exit.Stats) int64 { return s.TCPFlows + s.UDPFlows + s.DNSFlows +
 // status is the present one, with at most so many clients and no rates.
 func (r *exitRun) status(clients int) *exitReport {
 	st, report := r.server.Stats(), r.server.Report(clients)
-	l := r.listenerStats()
+	l, e := r.listenerStats(), &r.config().Exit
 	s := &exitReport{
 		Schema: exitStatusSchema, Version: buildVersion(), PID: os.Getpid(), Started: r.since, State: "running",
+		Admission: e.Admission, Bans: r.bans(), Policy: e.Policy, Rules: len(e.Rules),
 		Sessions: l.Sessions,
 		Flows:    exitFlows{st.OpenFlows, st.Dialling, st.TCPFlows, st.UDPFlows, st.DNSFlows, st.PingFlows},
 		Bytes:    exitBytes{report.Sent, report.Received},
@@ -162,7 +168,8 @@ func (r *exitRun) status(clients int) *exitReport {
 	if r.isDraining() {
 		s.State = "draining"
 	}
-	for _, g := range greetings(l) {
+	s.Greetings["all"] = l.Greetings
+	for _, g := range refusedGreetings(l) {
 		s.Greetings[g.Label] = g.N
 	}
 	for _, n := range r.names {
@@ -257,6 +264,8 @@ func printExitReport(out io.Writer, s *exitReport, now time.Time) error {
 			line("relay", "%s %s", oneLine(to.URL), cmp.Or(oneLine(to.Problem), map[bool]string{true: "connected", false: "connecting"}[to.Connected]))
 		}
 	}
+	line("admission", "%s, %d banned", oneLine(s.Admission), s.Bans)
+	line("policy", "%s after %d rules", oneLine(s.Policy), s.Rules)
 	line("sessions", "%d", s.Sessions)
 	line("flows", "%d open, %d being dialled; since the start %d TCP, %d UDP, %d DNS, %d ping", s.Flows.Open, s.Flows.Dialling, s.Flows.TCP, s.Flows.UDP, s.Flows.DNS, s.Flows.Ping)
 	line("sent", "%v, %v/s now", config.Size(s.Bytes.Sent), config.Size(s.Rates.Sent))

@@ -28,13 +28,9 @@ func deadNameserver(t *testing.T) exit.Nameserver {
 
 func TestNameserversThatFailAreShown(t *testing.T) {
 	dead := deadNameserver(t)
-	server, err := exit.New(exit.Config{Nameservers: []exit.Nameserver{dead}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	server.Explain(t.Context(), nil, "tcp", "wanted.example:443")
-	s := (&exitRun{server: server, since: time.Now()}).status(0)
+	r := bareExit(t, exit.Config{Nameservers: []exit.Nameserver{dead}})
+	r.server.Explain(t.Context(), nil, "tcp", "wanted.example:443")
+	s := r.status(0)
 	if n := s.Nameservers; len(n) != 1 || n[0].Server != dead.String() || !n[0].Failing || n[0].Since == nil || !strings.Contains(n[0].Problem, "refused") {
 		t.Errorf("%+v", n)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/internal/metrics"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 )
@@ -189,7 +190,8 @@ func (r *relayServer) Serve(ctx context.Context) error {
 	defer others.Wait()
 	if r.metrics != nil {
 		fmt.Fprintf(r.out, "metrics on %s\n", r.metrics.Addr())
-		others.Go(func() { serveHTTP(ctx, r.metrics, metricsHandler(r.relay.WriteMetrics), nil) })
+		figures := metricsHandler(withProcess(time.Now(), r.relay.WriteMetrics))
+		others.Go(func() { serveHTTP(ctx, r.metrics, figures, nil) })
 	}
 	stop := context.AfterFunc(ctx, r.close)
 	defer stop()
@@ -210,6 +212,18 @@ func metricsHandler(write func(io.Writer) error) http.Handler {
 		_ = write(w) // the reader is gone, and knows
 	})
 	return mux
+}
+
+// withProcess has figures of the process written before others.
+func withProcess(since time.Time, write func(io.Writer) error) func(io.Writer) error {
+	return func(w io.Writer) error {
+		var set metrics.Set
+		metrics.AddProcess(&set, buildVersion(), since)
+		if _, err := set.WriteTo(w); err != nil {
+			return err
+		}
+		return write(w)
+	}
 }
 
 // listenMetrics listens on host:port or on the socket behind unix:, whose file

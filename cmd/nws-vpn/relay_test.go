@@ -85,8 +85,10 @@ func TestRelayTellsItsFigures(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil || !strings.Contains(string(text), "\nnws_relay_connections 1\n") {
-		t.Errorf("%v\n%s", err, text)
+	for _, want := range []string{"\nnws_relay_connections 1\n", "\nnws_build_info{version=", "\nprocess_start_time_seconds 1"} {
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%v: no %q in\n%s", err, want, text)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Set is figures to write. Its zero value is empty. A Set is used by one
@@ -42,6 +43,13 @@ func AddBy[N Number](s *Set, name, kind, help, label string, values []Value[N]) 
 	for _, v := range values {
 		fmt.Fprintf(&s.b, "%s{%s=\"%s\"} %v\n", name, label, escape.Replace(v.Label), number(v.N))
 	}
+}
+
+// AddProcess adds what is so of every process: its version, as a label, and since
+// when it runs. The names are those that others use.
+func AddProcess(s *Set, version string, since time.Time) {
+	AddBy(s, "nws_build_info", Gauge, "1, with the version of the program.", "version", []Value[int]{{version, 1}})
+	Add(s, "process_start_time_seconds", Gauge, "When the process began, in seconds since 1970.", since.Unix())
 }
 
 func (s *Set) head(name, kind, help string) {
