@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +16,14 @@ import (
 
 // exitAdmissionFile holds bans and invitations, in an exit's state directory.
 const exitAdmissionFile = "admission.json"
+
+// openAdmission opens the book of who may use the exit.
+func (r *exitRun) openAdmission() (err error) {
+	if r.book, err = openBook(r.state, &r.cfg.Exit); err != nil {
+		return err
+	}
+	return r.setAdmission(r.cfg)
+}
 
 func openBook(state string, e *config.Exit) (*admission.Book, error) {
 	rules, err := admissionRules(e)
@@ -43,8 +53,21 @@ func (r *exitRun) setAdmission(c *config.Config) error {
 	rules, err := admissionRules(&c.Exit)
 	if err == nil {
 		r.book.SetRules(rules)
+		warnOfNobody(r.book, rules, time.Now(), r.log)
 	}
 	return err
+}
+
+// warnOfNobody warns of an exit that admits nobody at all.
+func warnOfNobody(book *admission.Book, rules admission.Rules, now time.Time, log *slog.Logger) {
+	if rules.Mode != admission.Listed || len(rules.Listed) > 0 {
+		return
+	}
+	invites, err := book.Invites(now)
+	isOver := func(i admission.Invitation) bool { return !i.Expires.IsZero() && !now.Before(i.Expires) }
+	if err == nil && len(slices.DeleteFunc(invites, isOver)) == 0 {
+		log.Warn("this exit serves nobody, for nobody is in allow and nobody is invited: list npubs there, invite with `nws-vpn exit invite`, or change admission", "admission", config.AdmitListed)
+	}
 }
 
 func (r *exitRun) admit(who nostrlink.Client, token string) error {

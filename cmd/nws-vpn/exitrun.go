@@ -106,7 +106,7 @@ func (r *exitRun) open(ctx context.Context) error {
 		return err
 	}
 	r.names = append(r.names, first)
-	if r.book, err = openBook(r.state, e); err != nil {
+	if err := r.openAdmission(); err != nil {
 		return err
 	}
 	if r.server, err = exit.New(r.serverConfig(first)); err != nil {

@@ -56,6 +56,7 @@ var commented = regexp.MustCompile(`(?m)^#([a-z0-9_]+ = .*)$`)
 
 func TestExampleHasEveryKey(t *testing.T) {
 	text := commented.ReplaceAllString(example(t), "$1")
+	text = strings.Replace(text, `admission = "open"`, `admission = "wot"`, 1) // which takes every list
 	c, err := Parse(examplePath, []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -210,6 +211,9 @@ func TestRefused(t *testing.T) {
 		{"[exit]\ndial_timeout = \"soon\"", `f:2: exit.dial_timeout: want a duration`},
 		{"[exit]\nadmission = \"friends\"", `f:2: exit.admission: want open or allowlist or wot, not "friends"`},
 		{"[exit]\nadmission = \"wot\"", `f:2: exit.admission: whose follow lists`},
+		{"[exit]\nallow = [\"" + npub + "\"]", `f:2: exit.allow: this has no effect with admission = "open", which lets everybody in: set that to "allowlist"`},
+		{"[exit]\nwot = [\"" + npub + "\"]", `f:2: exit.wot: this has no effect with admission = "open": set that to "wot"`},
+		{"[exit]\nadmission = \"allowlist\"\nwot = [\"" + npub + "\"]", `f:3: exit.wot: this has no effect with admission = "allowlist"`},
 		{"[exit]\nallow = [\"alice\"]", `f:2: exit.allow: element 1: want an npub`},
 		{"[up]\nidentity_file = \"a.key\"", `f:2: up.identity_file: name the exit that the identity is for`},
 		{"[up]\nexit = \"auto\"\nidentity_file = \"a.key\"", `f:3: up.identity_file: name the exit that the identity is for`},

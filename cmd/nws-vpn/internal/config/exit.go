@@ -73,6 +73,14 @@ func (d *decoder) checkExitSection(e *Exit) {
 	if e.Admission == AdmitFollowed && len(e.WoT) == 0 {
 		is(errors.New("whose follow lists are to decide: name them with wot"), "admission")
 	}
+	// Whoever lists people means that others are kept out.
+	switch {
+	case checkKeys(e.WoT) != nil || checkKeys(e.Allow) != nil:
+	case len(e.WoT) > 0 && e.Admission != AdmitFollowed:
+		is(fmt.Errorf("this has no effect with admission = %q: set that to %q, or leave this out", e.Admission, AdmitFollowed), "wot")
+	case len(e.Allow) > 0 && e.Admission == AdmitAll:
+		is(fmt.Errorf("this has no effect with admission = %q, which lets everybody in: set that to %q, or leave this out", e.Admission, AdmitListed), "allow")
+	}
 	is(CheckMetrics(e.Metrics), "metrics")
 	if len(e.Names) > maxNames {
 		is(fmt.Errorf("want at most %d names, not %d", maxNames, len(e.Names)), "names")
