@@ -144,6 +144,9 @@ const (
 	maxTable        = 1<<31 - 1
 )
 
+// Check finds out what Set would refuse on any machine.
+func (c Config) Check() error { return c.withDefaults().validate() }
+
 // validate refuses a Config that makes no sense; defaults are filled in.
 func (c Config) validate() error {
 	if c.Device != "" {

@@ -155,6 +155,7 @@ func TestWrongArguments(t *testing.T) {
 		{"not a relay's URL", "ws", []string{"up", "--exit", tun.key, "--relay", "http://" + world.RelayIP}},
 		{"no key file", "keygen", []string{"exit", "--allow-root", "--key", "/run/missing.key", "--relay", world.RelayURL}},
 		{"no such flag", "unknown flag", []string{"up", "--exits", tun.key}},
+		{"a filter that is off", "packet filter", []string{"up", "--exit", tun.key, "--relay", world.RelayURL, "--kill-switch", "off", "--refuse-inbound"}},
 		{"not a service", "--service", []string{"exit", "--key", "/run/x", "--relay", world.RelayURL, "--service", "eighty"}},
 		{"not a prefix", "--allow-private", []string{"exit", "--key", "/run/x", "--relay", world.RelayURL, "--allow-private", "10"}},
 	} {

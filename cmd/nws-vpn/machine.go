@@ -46,6 +46,13 @@ func newMachine(killSwitch lifecycle.KillSwitch, up *config.Up, fakes dnsinterce
 	if err := splitPackets(&c, up, fakes); err != nil {
 		return nil, err
 	}
+	asked := c
+	if killSwitch != lifecycle.Off {
+		asked.Filter = platform.FilterOn
+	}
+	if err := asked.Check(); err != nil {
+		return nil, err
+	}
 	o.ByName = len(up.IncludeDomains) > 0
 	return lifecycle.New(killSwitch, c, o), nil
 }

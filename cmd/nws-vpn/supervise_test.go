@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"testing"
+	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
@@ -108,5 +110,22 @@ func TestPausesGrow(t *testing.T) {
 		if got := int(s.longerPause().Seconds()); got != want {
 			t.Errorf("a pause of %d s, want %d", got, want)
 		}
+	}
+}
+
+// A first attempt whose last step fails is taken back: nothing was entrusted to
+// the tunnel yet.
+func TestFirstAttemptThatCannotBePutInForce(t *testing.T) {
+	machine := new(stubbornMachine)
+	s := testSupervisor(t, machine)
+	s.persist, s.dialing = false, true
+	s.machine = lifecycle.New(lifecycle.On, platform.Config{Device: "nws0"}, lifecycle.Options{})
+	s.take(event{what: lifecycle.UpRequested})
+	s.opened = time.Now() // the device is not opened here
+	s.take(event{what: lifecycle.ExitReached})
+	machine.failures = 1
+	s.take(event{what: lifecycle.DeviceReady})
+	if !s.over || s.why == nil || !reflect.DeepEqual(machine.now, platform.Config{}) {
+		t.Errorf("over %v: %v, and the machine has %+v", s.over, s.why, machine.now)
 	}
 }

@@ -145,6 +145,11 @@ func (o *upOptions) override(up *config.Up) error {
 		set(&up.Mode, o.mode, "--mode", config.CheckUpMode),
 		set(&up.KillSwitch, o.killSwitch, "--kill-switch", config.CheckKillSwitch),
 	)
+	if err == nil {
+		if err = config.CheckFilter(up); err != nil {
+			err = fmt.Errorf("with the kill switch off: %w", err)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -61,11 +61,7 @@ func (d *decoder) check(c *Config) {
 	is(checkTable(c.Up.Table), "up", "table")
 	is(CheckKillSwitch(c.Up.KillSwitch), "up", "kill_switch")
 	is(oneOf(c.Up.Forward, ForwardTunnel, ForwardBlock), "up", "forward")
-	if c.Up.KillSwitch == KillSwitches[0] {
-		is(needsFilter(!c.Up.Inbound), "up", "inbound")
-		is(needsFilter(c.Up.Forward == ForwardBlock), "up", "forward")
-	}
-	for _, p := range c.Up.checkSplit() {
+	for _, p := range append(c.Up.checkFilter(), c.Up.checkSplit()...) {
 		is(p.err, "up", p.key)
 	}
 	is(CheckKeyFile(c.Exit.KeyFile), "exit", "key_file")
@@ -150,6 +146,23 @@ func CheckSpread(s string) error {
 
 // CheckKillSwitch finds out what is no kill switch.
 func CheckKillSwitch(s string) error { return oneOf(s, KillSwitches[:]...) }
+
+// CheckFilter finds what is to be done by the packet filter while the kill switch
+// is off, split tunnelling apart.
+func CheckFilter(u *Up) error { return joined(u.checkFilter()) }
+
+func (u *Up) checkFilter() (list []keyProblem) {
+	if u.KillSwitch != KillSwitches[0] {
+		return nil
+	}
+	if err := needsFilter(!u.Inbound); err != nil {
+		list = append(list, keyProblem{"inbound", err})
+	}
+	if err := needsFilter(u.Forward == ForwardBlock); err != nil {
+		list = append(list, keyProblem{"forward", err})
+	}
+	return list
+}
 
 func needsFilter(wanted bool) error {
 	if wanted {

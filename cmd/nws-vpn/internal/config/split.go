@@ -19,26 +19,28 @@ const (
 	maxUsers   = 64
 )
 
-// splitProblem is what is wrong with one key of split tunnelling.
-type splitProblem struct {
+// keyProblem is what is wrong with one key of section [up].
+type keyProblem struct {
 	key string
 	err error
 }
 
 // CheckSplit finds out what makes no sense of what goes into the tunnel and what
 // does not.
-func CheckSplit(u *Up) error {
+func CheckSplit(u *Up) error { return joined(u.checkSplit()) }
+
+func joined(list []keyProblem) error {
 	var errs []error
-	for _, p := range u.checkSplit() {
+	for _, p := range list {
 		errs = append(errs, fmt.Errorf("%s: %w", p.key, p.err))
 	}
 	return errors.Join(errs...)
 }
 
-func (u *Up) checkSplit() (list []splitProblem) {
+func (u *Up) checkSplit() (list []keyProblem) {
 	is := func(key string, err error) {
 		if err != nil {
-			list = append(list, splitProblem{key, err})
+			list = append(list, keyProblem{key, err})
 		}
 	}
 	is("exclude", checkNetworks(u.Exclude))

@@ -19,7 +19,8 @@
 //
 // An error leads to Blocked, never to an open machine. The exception is a first
 // attempt, with which nobody's traffic has been entrusted to the tunnel yet: it
-// is taken back, unless Options say otherwise.
+// is taken back, unless Options say otherwise. It lasts until the policy of
+// Connected is in force, so a Failed that follows at once takes it back, too.
 package tunnel
 
 import (
@@ -119,6 +120,7 @@ type Machine struct {
 	wanted  bool  // up was requested, and not down since
 	reached bool  // there is a way to the exit
 	device  bool  // the device is there
+	offered bool  // the device's policy was handed out: what is not Failed next has it in force
 	trusted bool  // traffic was entrusted to the tunnel: errors close, and do not undo
 	cause   error // why it is Blocked
 }
@@ -144,6 +146,7 @@ func (m *Machine) On(e Event, err error) Step {
 	if !m.wanted && e != UpRequested && e != DownRequested && e != Unlocked {
 		return m.step(Nothing)
 	}
+	m.trusted = m.trusted || m.offered && e != Failed
 	switch e {
 	case UpRequested:
 		if m.wanted {
@@ -192,7 +195,7 @@ func (m *Machine) fail(cause error, then Task) Step {
 
 // giveUp ends a first attempt. The machine is as it was before.
 func (m *Machine) giveUp() Step {
-	m.wanted, m.reached, m.device, m.cause = false, false, false, nil
+	m.wanted, m.reached, m.device, m.offered, m.cause = false, false, false, false, nil
 	return m.step(End)
 }
 
@@ -214,7 +217,7 @@ func (m *Machine) retry() Step {
 }
 
 func (m *Machine) end(unlock bool) Step {
-	m.wanted, m.reached, m.device, m.trusted, m.cause = false, false, false, false, nil
+	m.wanted, m.reached, m.device, m.offered, m.trusted, m.cause = false, false, false, false, false, nil
 	m.opts.Closed = false
 	if unlock {
 		m.killSwitch = On
@@ -226,7 +229,7 @@ func (m *Machine) end(unlock bool) Step {
 func (m *Machine) step(task Task) Step {
 	s := Step{State: m.State(), Task: task}
 	if s.State == Connected {
-		m.trusted = true
+		m.offered = true
 	}
 	s.Policy = m.policy()
 	return s
@@ -256,7 +259,7 @@ func (m *Machine) policy() platform.Config {
 	// Only the packet filter keeps a machine closed beyond the process.
 	stays := m.killSwitch == Lockdown || m.killSwitch == On && m.opts.Closed && !m.trusted
 	switch {
-	case m.wanted && m.cause == nil && m.device && m.trusted:
+	case m.wanted && m.cause == nil && m.device && (m.offered || m.trusted):
 		// Connecting too: flows wait in the device while the relays are redialed.
 		return m.through
 	case stays || m.wanted && (m.trusted || m.killSwitch == On):

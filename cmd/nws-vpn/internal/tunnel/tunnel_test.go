@@ -70,11 +70,12 @@ func describe(s Step) string {
 // Every event in every state. A cell is "state policy task"; "=" is the state
 // and policy of the row, with nothing to do.
 func TestEveryEventInEveryState(t *testing.T) {
-	const trying = "up"           // for the first time
-	const opening = "up reached"  // the device, for the first time
-	const on = "up reached ready" // connected
+	const trying = "up"                   // for the first time
+	const opening = "up reached"          // the device, for the first time
+	const offered = "up reached ready"    // connected, if that can be put in force
+	const on = "up reached ready reached" // connected
 	const lost = "up reached ready lost"
-	const blocked = "up reached ready failed"
+	const blocked = "up reached ready reached failed"
 	const removed = "up reached ready gone"
 	for _, row := range []struct {
 		before, is string
@@ -89,6 +90,10 @@ func TestEveryEventInEveryState(t *testing.T) {
 			"reached": "connecting closed+ device", "noexit": "disconnected open end", "ready": "connected through+",
 			"gone": "disconnected open end", "failed": "disconnected open end",
 			"down": "disconnected open end", "unlock": "disconnected open end", "lock": "connecting closed+!",
+		}},
+		{offered, "connected through+", map[string]string{
+			"lost": "connecting through+", "noexit": "connecting through+ connect", "gone": "blocked closed+ device", "failed": "disconnected open end",
+			"down": "disconnected open end", "unlock": "disconnected open end", "lock": "connected through+!",
 		}},
 		{on, "connected through+", map[string]string{
 			"lost": "connecting through+", "noexit": "connecting through+ connect", "gone": "blocked closed+ device", "failed": "blocked closed+",
@@ -144,6 +149,10 @@ func TestStories(t *testing.T) {
 		{"closed by one that was killed, then down", On, Options{Closed: true}, "up down", "disconnected open end"},
 		{"closed by one that was killed, then connected and down", On, Options{Closed: true}, "up reached ready down", "disconnected open end"},
 		{"closed by one that was killed, without a kill switch now", Off, Options{Closed: true}, "up", "connecting open connect"},
+		{"what is connected cannot be put in force", On, Options{}, "up reached ready failed", "disconnected open end"},
+		{"what is connected cannot be put in force, in lockdown", Lockdown, Options{}, "up reached ready failed", "disconnected closed+! end"},
+		{"what is connected cannot be put in force, closed by one that was killed", On, Options{Closed: true}, "up reached ready failed", "disconnected closed+! end"},
+		{"what is connected cannot be put in force, persisting", On, Options{Persist: true}, "up reached ready failed", "blocked closed+"},
 		{"persisting", On, Options{Persist: true}, "up noexit", "connecting closed+ connect"},
 		{"persisting without a kill switch", Off, Options{Persist: true}, "up noexit", "connecting closed connect"},
 		{"persisting when the device cannot be made", On, Options{Persist: true}, "up reached failed", "blocked closed+"},
@@ -197,7 +206,7 @@ func TestPoliciesByName(t *testing.T) {
 
 func TestCause(t *testing.T) {
 	m := New(On, through, Options{})
-	feed(m, "up reached ready failed")
+	feed(m, "up reached ready reached failed")
 	if !errors.Is(m.Cause(), errTest) {
 		t.Errorf("blocked because of %v", m.Cause())
 	}
@@ -234,11 +243,11 @@ func TestNeverOpen(t *testing.T) {
 			if step.State == Disconnected {
 				break
 			}
-			entrusted = entrusted || step.State == Connected
 			e := Event(random.IntN(int(numEvents)))
 			if e == DownRequested || e == Unlocked {
 				continue
 			}
+			entrusted = entrusted || step.State == Connected && e != Failed
 			if e == Locked {
 				killSwitch = Lockdown
 			}
