@@ -30,7 +30,7 @@ const (
 )
 
 var (
-	errRestarted = errors.New("the exit has restarted, or another one has taken its place")
+	errRestarted = errors.New("the exit answers in a new session only: it has restarted, another one has taken its place, or the network was gone for long")
 	errGoesAway  = errors.New("the exit goes away")
 )
 
@@ -89,6 +89,11 @@ func (l *Link) keep(ctx context.Context, up *opened) (next *opened, err error) {
 func (l *Link) ails(failure error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if failure == nil {
+		l.ailing = time.Time{}
+	} else if l.failure == nil {
+		l.ailing = time.Now()
+	}
 	l.failure = failure
 }
 

@@ -92,6 +92,7 @@ type Link struct {
 	plain   *plain        // the way without a session, while it is used
 	since   time.Time     // of the state
 	failure error         // of the last attempt to connect, or what ails the session
+	ailing  time.Time     // since when something ails the session that is up, or zero
 	changed chan struct{} // closed and replaced with every change
 }
 
@@ -166,7 +167,7 @@ func (l *Link) set(state State, up *opened, failure error) {
 	if l.plain != nil && up == nil {
 		failure = nil // there is a way meanwhile
 	}
-	l.state, l.up, l.failure = state, up, failure
+	l.state, l.up, l.failure, l.ailing = state, up, failure, time.Time{}
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -314,8 +315,13 @@ func (l *Link) dialWith(ctx context.Context, dial func(dialer) (net.Conn, error)
 	}
 }
 
-// current waits for a session that has not ended, or the way without one. The
-// session is not left before release is called.
+// flowPatience is how long a flow may wait for an exit that is lost, from when that
+// is known: long enough for another network or relay to be found. Who comes later
+// hears at once that nothing can be reached.
+const flowPatience = 10 * time.Second
+
+// current waits for a session that has not ended, or the way without one, for as
+// long as flowPatience says. The session is not left before release is called.
 func (l *Link) current(ctx context.Context) (_ dialer, release func(), _ error) {
 	for {
 		l.mu.Lock()
@@ -323,27 +329,49 @@ func (l *Link) current(ctx context.Context) (_ dialer, release func(), _ error) 
 		if up != nil && up.session.Err() != nil {
 			up = nil // there will be another one
 		}
-		if up != nil {
+		patience := l.patience(up)
+		if up != nil && patience > 0 {
 			up.dials.Add(1)
 		}
 		l.mu.Unlock()
 		switch {
-		case up != nil:
+		case up != nil && patience > 0:
 			return up, up.dials.Done, nil
 		case plain != nil:
 			return plain, func() {}, nil
 		case state == Disconnected:
 			return nil, nil, net.ErrClosed
+		case patience <= 0:
+			return nil, nil, unreachable(failure)
 		}
 		select {
 		case <-ctx.Done():
 			if failure == nil {
 				failure = ctx.Err()
 			}
-			return nil, nil, &wire.Error{Code: wire.CodeNetUnreachable, Text: failure.Error()}
+			return nil, nil, unreachable(failure)
+		case <-time.After(patience):
 		case <-changed:
 		}
 	}
+}
+
+// patience is for how long flows may wait still. It is never over while nothing is
+// known to be wrong. up is the session, if there is one; l.mu is held.
+func (l *Link) patience(up *opened) time.Duration {
+	lost := l.since
+	if !l.ailing.IsZero() {
+		lost = l.ailing
+	}
+	left := time.Until(lost.Add(flowPatience))
+	if l.failure == nil || left <= 0 && up != nil && up.silentFor(time.Now()) == 0 {
+		return flowPatience
+	}
+	return left
+}
+
+func unreachable(why error) error {
+	return &wire.Error{Code: wire.CodeNetUnreachable, Text: why.Error()}
 }
 
 // opened is a session with what it stands on.

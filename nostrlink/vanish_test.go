@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,4 +94,55 @@ func TestExitThatVanishes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNobodyWaitsForAnExitThatIsGone: flows wait for a moment, in which another
+// exit or network may be found, and then hear at once that nothing is reached.
+func TestNobodyWaitsForAnExitThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := relaytest.New(t, relaytest.Options{InMemory: true})
+		key := envelopetest.NewKey(t)
+		vanishing := &plug{dial: r.DialContext}
+		_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: vanishing.DialContext}}, key, 1)
+		defer stop()
+		opts := nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}
+		hub := nostrlink.NewHub(opts)
+		link := hub.NewLink(key.Public(), []string{inMemory}, nostrlink.LinkOptions{Mode: nostrlink.SessionOnly})
+		ctx, cancel := context.WithCancel(context.Background())
+		var serving sync.WaitGroup
+		serving.Go(func() { link.Serve(ctx) })
+		defer func() { cancel(); serving.Wait(); hub.Close() }()
+		if n := served(t, link); n != 1 {
+			t.Fatalf("exit %d serves", n)
+		}
+		vanishing.pull()
+		// Somebody is waiting for an answer, or nobody would notice.
+		if flow, err := link.DialEarly(ctx, "tcp", "open:80", []byte("hello")); err != nil {
+			t.Error(err)
+		} else {
+			defer flow.Close()
+		}
+		for link.Status().Failure == nil {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(10 * time.Second)
+		for range 60 {
+			begun := time.Now()
+			patient, done := context.WithTimeout(ctx, 5*time.Second)
+			_, err := link.DialEarly(patient, "tcp", "open:80", nil)
+			done()
+			if took := time.Since(begun); !errors.Is(err, syscall.ENETUNREACH) || took >= 5*time.Second {
+				t.Fatalf("%v after %v", err, took)
+			}
+			time.Sleep(time.Second)
+		}
+		_, stop2 := replica(t, opts, key, 2)
+		defer stop2()
+		for link.Status().Failure != nil {
+			time.Sleep(time.Second)
+		}
+		if n := served(t, link); n != 2 {
+			t.Errorf("exit %d serves", n)
+		}
+	})
 }

@@ -143,6 +143,11 @@ func (s *status) describeLink(main *nostrlink.Link) {
 	link := main.Status()
 	s.Exit, s.ExitSoftware, s.Relay = main.Exit().NPub(), link.Agent, link.Relay
 	s.RTTMillis, s.Refused = millis(link.Session.RTT), link.Refused
+	for _, r := range link.Relays {
+		if r.URL == link.Relay && r.Path.RTT > 0 { // not that of a faster one that stands by
+			s.RTTMillis = millis(r.Path.RTT)
+		}
+	}
 	s.Session, s.NWS = sessionStatus(link.Session), nwsStatus(link)
 	for _, r := range link.Relays {
 		s.Relays = append(s.Relays, relayStatus(r))
@@ -240,6 +245,7 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	line("kill switch", "%s", s.KillSwitch)
 	if s.LastError != "" {
 		line("problem", "%s", s.LastError)
+		line("", "`nws-vpn doctor` finds the hop that fails")
 	}
 	if s.Exit != "" {
 		line("exit", "%s", s.Exit)
@@ -250,7 +256,7 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	if s.RTTMillis > 0 {
 		line("round trip", "%.1f ms to the exit and back", s.RTTMillis)
 	}
-	line("flows", "%d TCP, %d UDP open; %d accepted, %d refused", s.Flows.TCP, s.Flows.UDP, s.Flows.Accepted, s.Flows.Rejected)
+	line("flows", "%d TCP, %d UDP open; %d accepted, DNS among them, %d refused", s.Flows.TCP, s.Flows.UDP, s.Flows.Accepted, s.Flows.Rejected)
 	for i, r := range mostRefused(s.Refused) {
 		line([...]string{"refused by exit", ""}[min(i, 1)], "%s", oneLine(r))
 	}
@@ -259,7 +265,7 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		line("streams", "%s", s.NWS)
 		s.Notes = append(s.NWS.notes(), s.Notes...)
 	} else {
-		line("packets", "%d sent, %d received, %d lost and repaired", s.Session.PacketsSent, s.Session.PacketsReceived, s.Session.PacketsLost)
+		line("packets", "in this session, %d sent, of which %d were lost and sent again, and %d received", s.Session.PacketsSent, s.Session.PacketsLost, s.Session.PacketsReceived)
 	}
 	if s.DNSManager != "" {
 		line("resolver", "asks the tunnel (dns_manager %q)", s.DNSManager)
@@ -337,7 +343,7 @@ func (r *statusRelay) describe() string {
 		parts = append(parts, fmt.Sprintf("%.1f ms", r.RTTMillis))
 	}
 	if r.Lost > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d packets lost and repaired", r.Lost, r.Sent))
+		parts = append(parts, fmt.Sprintf("%d of %d packets lost and sent again", r.Lost, r.Sent))
 	}
 	if r.Limit > 0 {
 		parts = append(parts, fmt.Sprintf("limits us to about %.0f events a second", r.Limit))
