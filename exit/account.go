@@ -140,7 +140,7 @@ func (a *accounts) quota(c *account, now time.Time) error {
 
 // settle enters what a client has used since the last time.
 func (a *accounts) settle(c *account, now time.Time) {
-	if n := c.spent.Swap(0); n > 0 && (c.proven || a.limits.Day > 0 || a.limits.Month > 0) {
+	if n := c.spent.Swap(0); n > 0 {
 		c.usage.add(c.key, n, now)
 		if a.late != nil && c.usage == a.used {
 			a.late.add(c.key, n, now)

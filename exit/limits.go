@@ -25,8 +25,8 @@ type Limits struct {
 	Clients int
 }
 
-// DefaultClients is what zero Limits.Clients stands for. Each takes some 500
-// bytes.
+// DefaultClients is what zero Limits.Clients stands for. Each takes
+// about a kilobyte.
 const DefaultClients = 16384
 
 func (l Limits) validate() error {

@@ -17,7 +17,7 @@ type ClientReport struct {
 	Opened         int64 // flows
 	Sent, Received int64 // bytes, by and for the client
 	Refused        map[Reason]int64
-	// Day and Month are the bytes that count for its quotas.
+	// Day and Month are the bytes that count for its quotas, if there are any.
 	Day, Month int64
 }
 

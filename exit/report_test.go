@@ -8,7 +8,14 @@ import (
 )
 
 func TestReport(t *testing.T) {
-	a, clock := testAccounts(Limits{Day: 1 << 40, Clients: 3})
+	for _, day := range []int64{0, 1 << 40} { // also without a quota
+		testReport(t, Limits{Day: day, Clients: 3})
+	}
+}
+
+func testReport(t *testing.T, l Limits) {
+	t.Helper()
+	a, clock := testAccounts(l)
 	for n := byte(1); n <= 5; n++ {
 		c, err := a.open(client{key: [32]byte{n}, proven: n%2 == 0})
 		if err != nil {
@@ -28,7 +35,10 @@ func TestReport(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	c := r.Clients[1]
-	if r.Clients[0].Key != [32]byte{5} || c.Key != [32]byte{4} || !c.Proven || c.Flows != 1 || c.Opened != 1 || c.Sent != 4 ||
+	if s := r.Clients[0]; s.Key != [32]byte{5} || s.Proven || s.Day != 55 || s.Month != 55 {
+		t.Errorf("a stranger: %+v", s)
+	}
+	if c.Key != [32]byte{4} || !c.Proven || c.Flows != 1 || c.Opened != 1 || c.Sent != 4 ||
 		c.Received != 40 || c.Day != 44 || c.Month != 44 || c.Refused[ReasonPolicy] != 1 {
 		t.Errorf("%+v", r.Clients)
 	}
