@@ -19,7 +19,7 @@ import (
 const (
 	// clientHeader tells a web server the npub of a client that has proven it.
 	// Whatever a client itself writes there is taken out, also what servers take
-	// for the same (see withoutDoubles).
+	// for the same (see withoutClaims).
 	clientHeader = "Nws-Client"
 
 	webHeaderTimeout = 30 * time.Second
@@ -39,13 +39,12 @@ func (s *Server) newWebProxy(svc *service, port uint16) *httputil.ReverseProxy {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.Out.Host = r.In.Host
+			withoutClaims(r.Out.Header)
 			r.Out.Header.Set("X-Forwarded-Host", r.In.Host)
 			r.Out.Header.Set("X-Forwarded-Proto", "http")
 			if svc.TLS {
 				r.Out.Header.Set("X-Forwarded-Proto", "https")
 			}
-			r.Out.Header.Del(clientHeader)
-			withoutDoubles(r.Out.Header)
 			switch c, _ := r.In.Context().Value(clientKey{}).(client); {
 			case c.proven:
 				r.Out.Header.Set(clientHeader, name.Name{Key: c.key}.NPub())
@@ -69,19 +68,28 @@ func (s *Server) newWebProxy(svc *service, port uint16) *httputil.ReverseProxy {
 	}
 }
 
-// withoutDoubles takes out the headers that many servers cannot tell from ours:
-// programs get them as variables, in which a hyphen is an underscore
-// (RFC 3875, section 4.1.18).
-func withoutDoubles(h http.Header) {
+// withoutClaims takes out what a client says of itself in the place of a proxy,
+// also in headers that many servers cannot tell from those: programs get them as
+// variables, in which a hyphen is an underscore (RFC 3875, section 4.1.18).
+func withoutClaims(h http.Header) {
 	for key := range h {
-		if !strings.Contains(key, "_") {
-			continue
-		}
-		switch http.CanonicalHeaderKey(strings.ReplaceAll(key, "_", "-")) {
-		case clientHeader, "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto":
+		if isClaim(strings.ToLower(strings.ReplaceAll(key, "_", "-"))) {
 			delete(h, key)
 		}
 	}
+}
+
+// isClaim reports whether proxies tell a web server in a header, in lower case,
+// who asks and how.
+func isClaim(header string) bool {
+	switch header {
+	case "nws-client", "forwarded", "x-forwarded", "forwarded-for", "x-original-forwarded-for",
+		"x-real-ip", "x-client-ip", "client-ip", "x-cluster-client-ip", "x-remote-ip", "x-remote-addr", "x-originating-ip",
+		"true-client-ip", "cf-connecting-ip", "cf-connecting-ipv6", "cf-pseudo-ipv4", "fastly-client-ip", "fly-client-ip",
+		"x-appengine-user-ip", "x-azure-clientip", "x-azure-socketip", "x-envoy-external-address", "x-proxyuser-ip":
+		return true
+	}
+	return strings.HasPrefix(header, "x-forwarded-")
 }
 
 // discard is where the library's log goes: what is worth knowing is logged here.

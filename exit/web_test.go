@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -117,6 +118,40 @@ func TestWebService(t *testing.T) {
 	fmt.Fprint(peer, "to and fro")
 	if got, err := answers.Peek(10); err != nil || string(got) != "to and fro" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// What servers take for a client's address or name comes from the exit alone.
+func TestAClientSaysNothingOfItselfToAWebServer(t *testing.T) {
+	arrived := make(chan http.Header, 1)
+	backend := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.Header }))
+	t.Cleanup(backend.Close)
+	s := webServer(t, Config{Services: map[uint16]Target{80: {Network: "tcp", Address: backend.Listener.Addr().String(), HTTP: "http"}}})
+	claims := []string{
+		"X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "CF-Connecting-IPv6", "CF-Pseudo-IPv4", "X-Client-IP", "Client-IP", "X-Cluster-Client-IP",
+		"Forwarded", "Forwarded-For", "X-Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
+		"X-Forwarded-User", "X-Forwarded-Client-Cert", "X-Original-Forwarded-For", "X-Remote-IP", "X-Remote-Addr", "X-Originating-IP",
+		"Fastly-Client-IP", "Fly-Client-IP", "X-Appengine-User-IP", "X-Azure-ClientIP", "X-Azure-SocketIP", "X-Envoy-External-Address",
+		"X-ProxyUser-IP", "Nws-Client", "x_real_ip", "X_Real-Ip", "x-real_ip", "nws_client", "x_forwarded_for", "True_Client_IP",
+	}
+	const lie = "203.0.113.66"
+	for _, header := range append(claims, "X-Custom", "Via", "X_Custom") {
+		peer := openAs(t, s, nwsName+":80", *rules(t, "allow "+aliceNPub+" *")[0].Client, true)
+		fmt.Fprintf(peer, "GET / HTTP/1.1\r\nHost: x\r\n%s: %s\r\nConnection: close\r\n\r\n", header, lie)
+		resp, err := http.ReadResponse(bufio.NewReader(peer), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		peer.Close()
+		got := <-arrived
+		passed := strings.Contains(fmt.Sprint(got), lie)
+		if wanted := !slices.Contains(claims, header); passed != wanted {
+			t.Errorf("%s: passed on is %v, want %v: %v", header, passed, wanted, got)
+		}
+		if fmt.Sprint(got[clientHeader]) != "["+aliceNPub+"]" {
+			t.Errorf("%s: the server is told %q", header, got[clientHeader])
+		}
 	}
 }
 
