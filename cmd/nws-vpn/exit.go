@@ -19,6 +19,10 @@ type exitFlags struct {
 	relays, services, allowPrivate, nameservers   []string
 	announced                                     bool
 	allowRoot, takeover                           bool
+
+	// hidden are the keys of the configuration that flags have taken the place
+	// of, when it was last read.
+	hidden []string
 }
 
 func exitCommand() *cobra.Command {
@@ -71,13 +75,21 @@ func (f *exitFlags) load() (*config.Config, error) {
 		return nil, err
 	}
 	e := &cfg.Exit
+	f.hidden = nil
 	for _, flag := range []struct {
-		value string
-		into  *string
-	}{{f.keyPath, &e.KeyFile}, {f.stateDir, &e.StateDir}, {f.mode, &e.Mode}, {f.relayListen, &e.RelayListen}, {f.metrics, &e.Metrics}} {
-		if flag.value != "" {
-			*flag.into = flag.value
+		value, key string
+		into       *string
+	}{
+		{f.keyPath, "key_file", &e.KeyFile}, {f.stateDir, "state_dir", &e.StateDir}, {f.mode, "", &e.Mode},
+		{f.relayListen, "relay_listen", &e.RelayListen}, {f.metrics, "metrics", &e.Metrics},
+	} {
+		if flag.value == "" {
+			continue
 		}
+		if flag.key != "" && *flag.into != "" && *flag.into != flag.value {
+			f.hidden = append(f.hidden, "exit."+flag.key)
+		}
+		*flag.into = flag.value
 	}
 	if err := f.check(e); err != nil {
 		return nil, err

@@ -73,6 +73,9 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
 		return err
 	}
+	if len(flags.hidden) > 0 {
+		r.log.Info("the command line says otherwise than the configuration, and counts", "keys", flags.hidden)
+	}
 	// Before the state directory is made: it is named like the key.
 	npubs, err := exitNPubs(&cfg.Exit)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -186,6 +187,29 @@ func TestCertificateFilesChange(t *testing.T) {
 	}
 	if n := serial(3 * time.Minute); n != 2 {
 		t.Errorf("certificate %d", n)
+	}
+}
+
+// TestOpenTLSKey is used, and the log says what to do.
+func TestOpenTLSKey(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("mode bits mean nothing here")
+	}
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	selfSigned(t, cert, key, 1)
+	for mode, warns := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: false, 0o644: true, 0o660: true} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		f := &certificateFiles{cert: cert, key: key, log: slog.New(slog.NewTextHandler(&log, nil))}
+		if _, err := f.get(time.Now()); err != nil {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+		if got := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), "chmod 600"); got != warns {
+			t.Errorf("mode %04o: the log says %q", mode, log.String())
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 )
 
 // checkTLS finds what makes no sense about the relay's certificate.
@@ -41,7 +42,7 @@ func relayTLS(c *config.Relay, log *slog.Logger) (settings *tls.Config, files *c
 		settings = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.get(time.Now()) }}
 	case len(c.ACMEHosts) > 0:
 		if err := os.MkdirAll(c.ACMEDir, 0o700); err != nil {
-			return nil, nil, fmt.Errorf("the directory for ACME: %w", err)
+			return nil, nil, fmt.Errorf("the directory for ACME: %w (acme_dir in section [relay] names another one)", err)
 		}
 		manager := &autocert.Manager{
 			Prompt:     autocert.AcceptTOS,
@@ -90,21 +91,33 @@ func (f *certificateFiles) get(now time.Time) (*tls.Certificate, error) {
 	if err == nil {
 		pair, err = tls.LoadX509KeyPair(f.cert, f.key)
 	}
+	if err == nil {
+		f.warn()
+	}
 	switch {
 	case err == nil:
 		f.have, f.of = &pair, of
 	case f.have == nil:
-		return nil, fmt.Errorf("certificate: %w", err)
+		return nil, fmt.Errorf("certificate: %w", keyfile.Explain(err))
 	default:
 		f.log.Warn("the relay's certificate cannot be read anew and stays the old one", "err", err)
 	}
 	return f.have, nil
 }
 
+// warn tells of a key that others may read. They may have reasons for it, such as
+// a program that renews it, so that it is used all the same.
+func (f *certificateFiles) warn() {
+	if info, err := os.Stat(f.key); err == nil && keyfile.OpenToOthers(info) {
+		f.log.Warn("others have access to the key of the relay's certificate: run chmod 600 on it, and have a new one made if somebody may have read it",
+			"file", f.key, "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
+	}
+}
+
 // change takes the certificate from files, which are read now. If they cannot be,
 // all stays as it was.
 func (f *certificateFiles) change(cert, key string, now time.Time) error {
-	next := certificateFiles{cert: cert, key: key}
+	next := certificateFiles{cert: cert, key: key, log: f.log}
 	if _, err := next.get(now); err != nil {
 		return err
 	}

@@ -3,8 +3,9 @@
 // The file is text: one line with the key as nsec (NIP-19) or as 64 hexadecimal
 // digits, and any number of empty lines and of comments, which begin with #.
 // What others could have read is no secret any more, so a file that they can
-// read is refused rather than used with a warning. No error repeats what the
-// file holds.
+// read is refused rather than used with a warning. Of systemd's credentials the
+// group may have read access: that is how it shows the user's own, and the folder
+// keeps all others out. No error repeats what the file holds.
 package keyfile
 
 import (
@@ -13,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -44,7 +46,7 @@ func ReadPrivate(path string, most int64) ([]byte, error) {
 	// A named pipe without a writer must not hold us up here.
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
 	if err != nil {
-		return nil, fmt.Errorf("key file: %w", err)
+		return nil, fmt.Errorf("key file: %w", Explain(err))
 	}
 	defer f.Close()
 	// Checked on the open file, so that it cannot be exchanged in between.
@@ -63,6 +65,25 @@ func ReadPrivate(path string, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
 	return text, nil
+}
+
+// Explain adds to the error of opening a file that a service of its own user may
+// not read what to do about it. Other errors it returns as they are.
+func Explain(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // of systemd
+		return fmt.Errorf("%w: this service has a user of its own, so put the file into its directory %s, with the owner of that, or hand it over with LoadCredential= in the unit", err, dir)
+	}
+	return fmt.Errorf("%w: this runs as user %d, so give the file to that user with chown", err, os.Geteuid())
+}
+
+// isCredential reports whether a path is one of the files that systemd has handed
+// to this service alone (LoadCredential=).
+func isCredential(path string) bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return filepath.IsAbs(dir) && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir)
 }
 
 // parse finds the one key in text. Its errors name lines, not their content.

@@ -175,6 +175,57 @@ func TestOnlyTheOwnersFile(t *testing.T) {
 	}
 }
 
+// What systemd hands over is readable by a group, as which it shows the access of
+// the service's user. Elsewhere, and for others, that is refused as ever.
+func TestCredentials(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("mode bits mean nothing here")
+	}
+	path := write(t, testNSec)
+	dir := filepath.Dir(path)
+	for _, c := range []struct {
+		dir  string
+		mode fs.FileMode
+		ok   bool
+	}{
+		{dir, 0o440, true}, {dir + "/", 0o440, true}, {dir, 0o400, true}, {dir, 0o460, false}, {dir, 0o444, false}, {dir, 0o450, false},
+		{"", 0o440, false}, {filepath.Dir(dir), 0o440, false}, {dir + "x", 0o440, false}, {".", 0o440, false},
+	} {
+		t.Setenv("CREDENTIALS_DIRECTORY", c.dir)
+		if err := os.Chmod(path, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); (err == nil) != c.ok {
+			t.Errorf("mode %04o, credentials in %q: %v", c.mode, c.dir, err)
+		}
+	}
+}
+
+func TestDenied(t *testing.T) {
+	denied := &fs.PathError{Op: "open", Path: "/etc/nws-vpn/blog.key", Err: fs.ErrPermission}
+	t.Setenv("STATE_DIRECTORY", "")
+	if err := Explain(denied); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "chown") {
+		t.Errorf("by hand: %v", err)
+	}
+	t.Setenv("STATE_DIRECTORY", "/var/lib/nws-vpn-exit:/var/lib/more")
+	if err := Explain(denied); !strings.Contains(err.Error(), " /var/lib/nws-vpn-exit,") || !strings.Contains(err.Error(), "LoadCredential=") {
+		t.Errorf("as a service: %v", err)
+	}
+	if err := Explain(fs.ErrNotExist); err != fs.ErrNotExist {
+		t.Errorf("another error: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		return // who may read everything
+	}
+	path := write(t, testNSec)
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(path); err == nil || runtime.GOOS != "windows" && !strings.Contains(err.Error(), "LoadCredential=") {
+		t.Errorf("a file of mode 0: %v", err)
+	}
+}
+
 // leak check 55: a key file of another user
 func TestForeignOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
