@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,14 @@ func (r *exitRun) routes() http.Handler {
 	mux.HandleFunc("GET /alive", func(w http.ResponseWriter, q *http.Request) {
 		control.Answer(w, r.isNamed(q.FormValue("npub")))
 	})
-	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) { control.Answer(w, r.reload()) })
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
+		report, err := r.reload()
+		if err != nil {
+			control.Answer(w, err)
+			return
+		}
+		control.AnswerJSON(w, report)
+	})
 	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, q *http.Request) {
 		change, err := r.restart(q.Context())
 		if err != nil {
@@ -127,14 +135,20 @@ func exitReloadCommand() *cobra.Command {
 		Use:   "reload",
 		Short: "Have the running exit read its configuration file again",
 		Long: `Has the running exit read its configuration file again, as SIGHUP does. Policy,
-limits and services change; flows stay. A configuration that is wrong is refused as
-a whole, and everything stays as it was.`,
+limits and services change; flows stay. The answer says what has changed, and which
+keys wait for the next start. A configuration that is wrong is refused as a whole,
+and everything stays as it was.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := socket.ask(cmd.Context(), http.MethodPost, "/reload")
-			if err == nil {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), "reloaded")
+			answer, err := socket.ask(cmd.Context(), http.MethodPost, "/reload")
+			if err != nil {
+				return err
 			}
+			var report reloadReport
+			if err := json.Unmarshal(answer, &report); err != nil {
+				return fmt.Errorf("reloaded, but the answer is not understood: %w: is the exit of another version?", err)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), oneLine(report.String()))
 			return err
 		},
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 )
@@ -66,22 +67,49 @@ func (r *exitRun) setAnnouncement(c *config.Config) error {
 // reload reads the configuration again and has it hold from now on, as far as
 // that is possible in a running exit; flows stay. If anything is wrong with it,
 // all stays as it was. The outcome is logged.
-func (r *exitRun) reload() error {
+func (r *exitRun) reload() (*reloadReport, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
+	var report *reloadReport
 	next, err := r.load()
 	if err == nil {
-		err = r.change(next)
+		report, err = r.change(next)
 	}
 	if err != nil {
 		r.log.Error("the new configuration is not taken, the old one stays", "err", err)
+		return nil, err
 	}
-	return err
+	r.log.Info("configuration reloaded", "changed", report.Changed)
+	if len(report.Waiting) > 0 {
+		r.log.Warn("some of the configuration holds from the next start on", "keys", report.Waiting)
+	}
+	return report, nil
 }
 
-func (r *exitRun) change(next *config.Config) error {
+// reloadReport is what has become of a configuration.
+type reloadReport struct {
+	Changed []string `json:"changed"` // what has changed since the last one
+	Waiting []string `json:"waiting"` // keys that do not hold before the next start
+}
+
+// String is for the operator.
+func (r *reloadReport) String() string {
+	now := strings.Join(r.Changed, ", ")
+	later := strings.Join(r.Waiting, ", ")
+	switch {
+	case now == "" && later == "":
+		return "reloaded: nothing has changed"
+	case later == "":
+		return "reloaded: " + now
+	case now == "":
+		return "reloaded: nothing has changed before the next start (`nws-vpn exit restart`), from which these keys hold: " + later
+	}
+	return "reloaded: " + now + "; from the next start on (`nws-vpn exit restart`): " + later
+}
+
+func (r *exitRun) change(next *config.Config) (*reloadReport, error) {
 	old := r.config()
-	changes, restart := planReload(old, next)
+	changes, restart := planReload(r.started, old, next)
 	for i, c := range changes {
 		if err := c.apply(r, next); err != nil {
 			for _, done := range slices.Backward(changes[:i+1]) {
@@ -89,24 +117,23 @@ func (r *exitRun) change(next *config.Config) error {
 					err = fmt.Errorf("%w; and what was changed before that does not go back: %w", err, back)
 				}
 			}
-			return fmt.Errorf("%s: %w", c.what, err)
+			return nil, fmt.Errorf("%s: %w", c.what, err)
 		}
 	}
 	if err := setLevel(r.level, next.LogLevel); err != nil {
-		return err
+		return nil, err
 	}
 	r.mu.Lock()
 	r.cfg = next
 	r.mu.Unlock()
-	names := make([]string, 0, len(changes))
+	report := &reloadReport{Changed: make([]string, 0, len(changes)), Waiting: restart}
 	for _, c := range changes {
-		names = append(names, c.what)
+		report.Changed = append(report.Changed, c.what)
 	}
-	r.log.Info("configuration reloaded", "changed", names)
-	if len(restart) > 0 {
-		r.log.Warn("some of what has changed holds from the next start on", "keys", restart)
+	if old.LogLevel != next.LogLevel {
+		report.Changed = append(report.Changed, "log_level")
 	}
-	return nil
+	return report, nil
 }
 
 // config is the configuration that was read last. It is not changed any more.
@@ -116,10 +143,12 @@ func (r *exitRun) config() *config.Config {
 	return r.cfg
 }
 
-// planReload says what leads from one configuration to another, and which keys
-// hold only after a restart.
-func planReload(old, next *config.Config) (changes []exitChange, restart []string) {
+// planReload says what leads from one configuration to another, and which keys of
+// that are other than what the process was started with, and hold only after a
+// restart.
+func planReload(started, old, next *config.Config) (changes []exitChange, restart []string) {
 	changed := changedKeys(reflect.ValueOf(old.Exit), reflect.ValueOf(next.Exit))
+	other := changedKeys(reflect.ValueOf(started.Exit), reflect.ValueOf(next.Exit))
 	live := make(map[string]bool)
 	for _, c := range exitChanges {
 		hit := false
@@ -131,15 +160,15 @@ func planReload(old, next *config.Config) (changes []exitChange, restart []strin
 			changes = append(changes, c)
 		}
 	}
-	for _, key := range changed {
+	for _, key := range other {
 		if !live[key] {
 			restart = append(restart, "exit."+key)
 		}
 	}
-	if slices.Contains(changed, "names") && !sameNames(old.Exit.Names, next.Exit.Names) {
+	if !sameNames(started.Exit.Names, next.Exit.Names) {
 		restart = append(restart, "exit.names")
 	}
-	if next.Exit.RelayListen != "" && !reflect.DeepEqual(old.Relay, next.Relay) {
+	if next.Exit.RelayListen != "" && !reflect.DeepEqual(started.Relay, next.Relay) {
 		restart = append(restart, "relay")
 	}
 	return changes, restart

@@ -31,6 +31,7 @@ type exitRun struct {
 	// program is the path of the program file, as this process was started by.
 	program string
 	since   time.Time
+	started *config.Config // what the process was started with
 
 	server   *exit.Server
 	book     *admission.Book
@@ -67,7 +68,7 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 		return errors.New("an exit needs no privileges and dials for strangers, so it does not run as root: use another user, as the unit nws-vpn-exit.service does, or say --allow-root")
 	}
 	r := &exitRun{
-		load: flags.load, out: out, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{}),
+		load: flags.load, out: out, started: cfg, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{}),
 		program: startedProgram(os.Args[0], os.Executable),
 	}
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
@@ -250,7 +251,7 @@ func (r *exitRun) keepHouse(ctx context.Context, hup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			_ = r.reload() // which has logged it
+			_, _ = r.reload() // which has logged it
 		case <-save.C:
 			err := r.server.SaveUsage()
 			if r.isReplaced() {
