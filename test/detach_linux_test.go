@@ -107,6 +107,25 @@ func TestDetachInterruptedAtATerminal(t *testing.T) {
 	tun.restored(before)
 }
 
+// TestInterruptedWhileItConnects: who ends it is not told that it was ended.
+func TestInterruptedWhileItConnects(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelay()
+	before := tun.snapshot()
+	for _, flags := range [][]string{nil, {"--retry"}} {
+		up := tun.begin(flags...)
+		tun.connecting()
+		if err := up.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		tun.ended(up, true)
+		if strings.Contains(up.Output(), "cancel") {
+			t.Errorf("it says %s", up.Output())
+		}
+		tun.restored(before)
+	}
+}
+
 // TestDetachEndsBeforeItIsConnected: what was never up is not called connected.
 func TestDetachEndsBeforeItIsConnected(t *testing.T) {
 	tun := newTunnel(t)

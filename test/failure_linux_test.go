@@ -42,6 +42,14 @@ func (tun *tunnel) failing(exit, relay string, words ...string) {
 			tun.t.Errorf("the message does not say %q: %s", word, res.Output)
 		}
 	}
+	for _, want := range []string{"the machine is as it was", "--retry", "nws-vpn doctor"} {
+		if !strings.Contains(message, want) {
+			tun.t.Errorf("the message does not say %q: %s", want, res.Output)
+		}
+	}
+	if strings.Contains(res.Output, "WARN") || strings.Contains(res.Output, "context ") || strings.Contains(message, "dial tcp") || strings.Count(res.Output, exit) > 1 {
+		tun.t.Errorf("it says too much: %s", res.Output)
+	}
 	tun.restored(before)
 }
 

@@ -117,9 +117,14 @@ func raiseInto(ctx context.Context, b *box.Box, cfg *config.Config, credentials 
 	first, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	dialer := &net.Dialer{Timeout: 10 * time.Second, ControlContext: segments.Control}
-	if err := t.connectTo(first, dialer.DialContext, exit, relays, cfg, log); err != nil {
-		return nil, err
+	wayLog, tell := holdBack(log)
+	if err := t.connectTo(first, dialer.DialContext, exit, relays, cfg, wayLog); err != nil {
+		if ctx.Err() != nil {
+			return nil, errors.New("interrupted before it was connected")
+		}
+		return nil, fmt.Errorf("%w\n`nws-vpn doctor` looks for the fault", explainNoWay(err, cfg.Up.Exit))
 	}
+	tell(true)
 	// The fake addresses are the command's alone, and forgotten with it.
 	var key [32]byte
 	rand.Read(key[:])

@@ -17,6 +17,7 @@ func (s *supervisor) take(e event) {
 	}
 	s.dialing = s.dialing && e.tunnel == nil && e.what != lifecycle.ConnectFailed
 	if e.tunnel != nil {
+		s.wayTell(true)
 		s.mu.Lock()
 		s.tunnel = e.tunnel
 		s.mu.Unlock()
@@ -101,6 +102,7 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	} else {
 		s.service.notify("STOPPING=1")
 	}
+	s.wayTell(false)
 	s.stop()
 	s.stopKeeping()
 	s.tasks.Wait()
@@ -113,6 +115,9 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 		e.err = lifecycle.ErrDeviceGone
 	}
 	errs := []error{e.err}
+	if e.what == lifecycle.ConnectFailed {
+		errs[0] = explainNoWay(e.err, s.cfg.Up.Exit)
+	}
 	if s.tunnel != nil {
 		errs = append(errs, s.tunnel.lower())
 	}
@@ -133,14 +138,17 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	switch {
 	case policy.Hold:
 		s.why = errors.Join(append(errs, s.dirs.remember(record{KillSwitch: s.machine.KillSwitch()}))...)
-		if s.why != nil {
-			s.why = fmt.Errorf("%w: %s", s.why, s.left)
-		}
 	case err == nil:
 		errs = append(errs, s.dirs.forget())
 		fallthrough
 	default:
 		s.why = errors.Join(errs...)
+	}
+	if s.why != nil {
+		s.why = fmt.Errorf("%w\n%s", s.why, s.left)
+	}
+	if e.what == lifecycle.ConnectFailed {
+		s.why = fmt.Errorf("%w; `nws-vpn up --retry` goes on trying, `nws-vpn doctor` looks for the fault", s.why)
 	}
 }
 

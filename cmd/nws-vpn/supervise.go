@@ -28,6 +28,8 @@ type supervisor struct {
 	cfg      *config.Config
 	dirs     stateDirs
 	log      *slog.Logger
+	wayLog   *slog.Logger   // of what reaches the exit
+	wayTell  func(all bool) // see holdBack
 	out      io.Writer
 	platform platform.Configurator
 	service  *serviceManager
@@ -84,6 +86,8 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 		events: make(chan event, 16), wake: make(chan struct{}, 1),
 		started: time.Now(),
 	}
+	s.wayLog, s.wayTell = holdBack(log)
+	s.wayTell(s.persist) // who waits for the exit hears why
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.book, err = name.NewBook(cfg.Names); err != nil {

@@ -45,6 +45,7 @@ func testSupervisor(t *testing.T, machine *stubbornMachine) *supervisor {
 		platform: machine, persist: true, events: make(chan event, 16), wake: make(chan struct{}, 1),
 		machine: lifecycle.New(lifecycle.On, platform.Config{Device: "nws0"}, lifecycle.Options{Persist: true}),
 	}
+	s.wayLog, s.wayTell = holdBack(s.log)
 	s.ctx, s.stop = context.WithCancel(t.Context())
 	t.Cleanup(func() { s.stop(); s.stopKeeping(); s.tasks.Wait() })
 	return s

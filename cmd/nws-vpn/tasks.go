@@ -44,7 +44,7 @@ func (s *supervisor) reachExit() (*tunnel, error) {
 		relayKey:    s.relayKey,
 		split:       splitNames(&s.cfg.Up, s.fakes, remembered(s.platform.UplinkDNS)),
 	}
-	if err := t.connectTo(ctx, s.relayDialer(), s.exit, s.relays, s.cfg, s.log); err != nil {
+	if err := t.connectTo(ctx, s.relayDialer(), s.exit, s.relays, s.cfg, s.wayLog); err != nil {
 		t.lower()
 		return nil, err
 	}
