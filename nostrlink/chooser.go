@@ -138,7 +138,7 @@ func (c *Chooser) choose(ctx context.Context) ([]announce.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries := c.admitted(found)
+	entries, private := c.admitted(found)
 	probing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var spare *time.Timer
@@ -157,7 +157,10 @@ func (c *Chooser) choose(ctx context.Context) ([]announce.Entry, error) {
 		candidates = append(candidates, announce.Candidate{Announcement: e.Announcement, Probe: probes[i]})
 	}
 	chosen, err := announce.Choose(candidates, found.Trust)
-	if errors.Is(err, announce.ErrNobody) {
+	switch {
+	case errors.Is(err, announce.ErrNobody) && private > 0:
+		err = fmt.Errorf("%w: %d that it admits serve only those they know or have invited: use `nws-vpn join`, if you have an invitation", announce.ErrNobody, private)
+	case errors.Is(err, announce.ErrNobody):
 		err = fmt.Errorf("%w: `nws-vpn exits` lists those that are announced", announce.ErrNobody)
 	}
 	var best []announce.Entry
@@ -171,15 +174,21 @@ func (c *Chooser) choose(ctx context.Context) ([]announce.Entry, error) {
 const maxCandidates = 64
 
 // admitted are the exits that the rule admits: announced ones, and listed ones
-// that are not announced, which may still be reached.
-func (c *Chooser) admitted(found *Found) []announce.Entry {
-	var entries []announce.Entry
+// that are not announced, which may still be reached. Those that say that they do
+// not serve everybody are left out, and counted, when there is nothing to show
+// them.
+func (c *Chooser) admitted(found *Found) (entries []announce.Entry, private int) {
 	known := make(map[envelope.PublicKey]bool)
 	for _, e := range found.Exits {
-		if e.Trusted {
-			entries = append(entries, e)
-			known[e.Key] = true
+		if !e.Trusted {
+			continue
 		}
+		known[e.Key] = true
+		if e.Private() && !c.shows(e.Key) {
+			private++
+			continue
+		}
+		entries = append(entries, e)
 	}
 	for _, key := range c.rule.Listed {
 		if !known[key] {
@@ -187,7 +196,12 @@ func (c *Chooser) admitted(found *Found) []announce.Entry {
 			entries = append(entries, announce.Entry{Announcement: announce.Announcement{Key: key, Load: announce.NoLoad}})
 		}
 	}
-	return entries[:min(len(entries), maxCandidates)]
+	return entries[:min(len(entries), maxCandidates)], private
+}
+
+// shows reports whether an exit is shown who dials, or an invitation.
+func (c *Chooser) shows(exit envelope.PublicKey) bool {
+	return c.opts.Credentials != nil && c.opts.Credentials(exit) != Credentials{}
 }
 
 // connect returns a connected link to the first of the exits that has one.

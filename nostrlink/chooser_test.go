@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
@@ -87,5 +88,34 @@ func TestListedExitsNeedNotAnnounceThemselves(t *testing.T) {
 	defer c.Close()
 	if link, err := c.Start(patience(t)); err != nil || link.Exit() != exit.Public() {
 		t.Errorf("chosen: %v, %v", link, err)
+	}
+}
+
+// An exit that does not serve everybody is chosen by those alone who have something
+// to show it.
+func TestPrivateExitsAreForThoseWhoHaveJoined(t *testing.T) {
+	ctx, relay, exit := patience(t), startRelay(t), newKey(t)
+	startAnnouncedAs(t, exit, announce.Announcement{Admission: announce.Listed}, relay)
+	d := directory(t, relay)
+	rule := Rule{Listed: []envelope.PublicKey{exit.Public()}}
+	if found := looked(t, d, rule, 1); found.Exits[0].Admission != announce.Listed || !found.Exits[0].Trusted {
+		t.Fatalf("found %+v", found.Exits)
+	}
+	none := d.NewChooser(rule, LinkOptions{Credentials: func(envelope.PublicKey) Credentials { return Credentials{} }})
+	defer none.Close()
+	if _, err := none.Start(ctx); !errors.Is(err, announce.ErrNobody) || !strings.Contains(err.Error(), "nws-vpn join") {
+		t.Errorf("a stranger: %v", err)
+	}
+	me := newKey(t)
+	joined := d.NewChooser(rule, LinkOptions{Credentials: func(key envelope.PublicKey) (c Credentials) {
+		if key == exit.Public() {
+			c.Identity = &me
+		}
+		return c
+	}})
+	defer joined.Close()
+	link, err := joined.Start(ctx)
+	if err != nil || link.Exit() != exit.Public() {
+		t.Errorf("who has joined: %v", err)
 	}
 }

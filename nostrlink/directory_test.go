@@ -22,6 +22,12 @@ import (
 // startAnnounced serves an exit that announces itself on its relays.
 func startAnnounced(t *testing.T, key envelope.SecretKey, relays ...string) (stop func()) {
 	t.Helper()
+	return startAnnouncedAs(t, key, announce.Announcement{Software: "test/1", Contact: "me"}, relays...)
+}
+
+// startAnnouncedAs is startAnnounced for an exit that says something else of itself.
+func startAnnouncedAs(t *testing.T, key envelope.SecretKey, about announce.Announcement, relays ...string) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan struct{}, len(relays))
 	hub := NewHub(HubOptions{})
@@ -32,7 +38,7 @@ func startAnnounced(t *testing.T, key envelope.SecretKey, relays ...string) (sto
 		<-ready
 	}
 	running.Go(func() {
-		l.Announce(ctx, func() announce.Announcement { return announce.Announcement{Software: "test/1", Contact: "me"} }, nil)
+		l.Announce(ctx, func() announce.Announcement { return about }, nil)
 	})
 	stop = sync.OnceFunc(func() { cancel(); running.Wait(); hub.Close() })
 	t.Cleanup(stop)

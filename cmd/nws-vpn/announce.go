@@ -26,6 +26,9 @@ func announcement(e *config.Exit, key envelope.SecretKey) (announce.Announcement
 			Ports: openPorts(exitPolicy(e).TCPPorts()),
 		},
 	}
+	if e.Admission != config.AdmitAll {
+		a.Admission = e.Admission // the words are the same
+	}
 	a.Policy.IPv4, a.Policy.IPv6 = reachable()
 	trial := a
 	trial.Expires = time.Now().Add(time.Minute)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
@@ -31,6 +32,17 @@ func TestOpenPorts(t *testing.T) {
 		p := exit.Policy{Rules: []exit.Rule{r}, Preset: "open"}
 		if got := fmt.Sprint(openPorts(p.TCPPorts())); got != want {
 			t.Errorf("%s: %s, want %s", rule, got, want)
+		}
+	}
+}
+
+func TestAdmissionIsAnnounced(t *testing.T) {
+	key := envelopetest.NewKey(t)
+	for admission, want := range map[string]string{config.AdmitAll: "", config.AdmitListed: announce.Listed, config.AdmitFollowed: announce.Trusted} {
+		e := config.Default().Exit
+		e.Admission = admission
+		if a, err := announcement(&e, key); err != nil || a.Admission != want || a.Private() != (want != "") {
+			t.Errorf("%s: announced %+v, %v", admission, a, err)
 		}
 	}
 }

@@ -29,7 +29,7 @@ var exitChanges = []exitChange{
 	}, func(r *exitRun, c *config.Config) error { return r.server.SetLimits(c.Exit.Limits()) }},
 	{"services", []string{"services", "names"}, (*exitRun).setServices},
 	{"admission", []string{"admission", "allow", "wot"}, (*exitRun).setAdmission},
-	{"announcement", []string{"rules", "policy", "allow_private", "contact"}, (*exitRun).setAnnouncement},
+	{"announcement", []string{"rules", "policy", "allow_private", "contact", "admission"}, (*exitRun).setAnnouncement},
 }
 
 // setServices has the names' services be those of c.

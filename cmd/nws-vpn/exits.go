@@ -36,7 +36,8 @@ func exitsCommand() *cobra.Command {
 		Short: "List the exits that announce themselves",
 		Long: `Lists the exits that announce themselves on your relays, those you trust first.
 An announcement proves who made it and nothing else: whoever runs an exit sees
-the destinations of your traffic.`,
+the destinations of your traffic. An exit with something under ADMISSION serves those
+it knows and those it has invited ("nws-vpn join"), and nobody else.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.load()
@@ -133,7 +134,8 @@ type listedExit struct {
 	Trust     string    `json:"trust,omitempty"` // why it is trusted
 	Relays    []string  `json:"relays"`          // over which it would be reached
 	FoundOn   []string  `json:"found_on"`
-	Policy    string    `json:"policy,omitempty"` // in words; ports, ipv4, ipv6 for programs
+	Admission string    `json:"admission,omitempty"` // whom it serves: allowlist or wot, besides those it has invited
+	Policy    string    `json:"policy,omitempty"`    // in words; ports, ipv4, ipv6 for programs
 	Ports     []string  `json:"ports,omitempty"`
 	IPv4      bool      `json:"ipv4"`
 	IPv6      bool      `json:"ipv6"`
@@ -156,7 +158,7 @@ func listExits(d *nostrlink.Directory, found *nostrlink.Found, probes []announce
 			NPub: e.Key.NPub(), Name: name.Name{Key: e.Key, Relays: relays}.Host(), Instance: e.Instance,
 			Trusted: e.Trusted, Trust: found.Trust.Why(e.Key),
 			Relays: relays, FoundOn: e.Seen,
-			Policy: e.Policy.String(), IPv4: e.Policy.IPv4, IPv6: e.Policy.IPv6,
+			Admission: e.Admission, Policy: e.Policy.String(), IPv4: e.Policy.IPv4, IPv6: e.Policy.IPv6,
 			Software: e.Software, Contact: e.Contact, Expires: e.Expires,
 			Handshake: millis(probes[i].Time),
 		}
@@ -180,7 +182,7 @@ func printExits(out io.Writer, list *exitList) error {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "EXIT\tTRUST\tHANDSHAKE\tLOAD\tPOLICY\tSOFTWARE\tRELAYS")
+	fmt.Fprintln(w, "EXIT\tTRUST\tHANDSHAKE\tLOAD\tADMISSION\tPOLICY\tSOFTWARE\tRELAYS")
 	for _, x := range list.Exits {
 		trust, handshake, load := "-", "-", "-"
 		if x.Trusted {
@@ -195,8 +197,8 @@ func printExits(out io.Writer, list *exitList) error {
 		if x.Load != nil {
 			load = fmt.Sprintf("%d%%", *x.Load)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.NPub, trust, handshake, load,
-			orDash(x.Policy), orDash(x.Software), strings.Join(x.Relays, " "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.NPub, trust, handshake, load,
+			orDash(x.Admission), orDash(x.Policy), orDash(x.Software), strings.Join(x.Relays, " "))
 	}
 	return w.Flush()
 }

@@ -88,6 +88,28 @@ func TestExits(t *testing.T) {
 	}
 }
 
+func TestAdmissionIsListed(t *testing.T) {
+	hub := nostrlink.NewHub(nostrlink.HubOptions{})
+	defer hub.Close()
+	d := hub.NewDirectory([]string{"wss://relay.example"}, nil)
+	found := &nostrlink.Found{Trust: announce.NewTrust(nil, nil)}
+	for _, admission := range []string{announce.Listed, ""} {
+		found.Exits = append(found.Exits, announce.Entry{Announcement: announce.Announcement{Key: envelopetest.NewKey(t).Public(), Admission: admission, Load: announce.NoLoad}})
+	}
+	list := listExits(d, found, make([]announce.Probe, 2))
+	if list.Exits[0].Admission != "allowlist" || list.Exits[1].Admission != "" {
+		t.Errorf("%+v", list.Exits)
+	}
+	var out strings.Builder
+	if err := printExits(&out, list); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if at := strings.Index(lines[0], "ADMISSION"); at < 0 || !strings.HasPrefix(lines[1][at:], "allowlist ") || !strings.HasPrefix(lines[2][at:], "- ") {
+		t.Errorf("printed\n%s", out.String())
+	}
+}
+
 func TestAutoTakesTrust(t *testing.T) {
 	_, err := autoRule(&config.Up{Exit: config.AutoExit})
 	if err == nil || !strings.Contains(err.Error(), "trust =") || !strings.Contains(err.Error(), "trust_follows") || !strings.Contains(err.Error(), "[up]") {

@@ -15,6 +15,7 @@ type Announcement struct {
 	Relays     []string    // where it listens, best first, at most MaxRelays
 	Transports []Transport // other ways to reach it, at most MaxTransports
 	Policy     Policy
+	Admission  string // whom the exit serves: a word such as Listed; "" for not said, or everybody
 	Software   string // name/version, for people
 	Versions   []int  // of the session protocol; empty: plain NWS
 	Load       int    // per cent, or NoLoad
@@ -29,6 +30,16 @@ type Announcement struct {
 	// or of a form that is not known.
 	LeftOut int
 }
+
+// Whom an exit may say that it serves, besides those who were invited.
+const (
+	Listed  = "allowlist" // whom its operator knows
+	Trusted = "wot"       // and those whom these follow
+)
+
+// Private reports whether an exit says that it does not serve everybody: then a
+// stranger need not try.
+func (a *Announcement) Private() bool { return a.Admission != "" && a.Admission != "open" }
 
 // Transport is a way to reach an exit other than a common relay.
 type Transport struct {

@@ -31,10 +31,11 @@ func everything() Announcement {
 			Ports: []PortRange{{1, 24}, {26, 65535}, {7, 7}}, IPv4: true, IPv6: true,
 			Price: Price{"0.5", "SAT", "MB"},
 		},
-		Software: "nws-vpn/0.4",
-		Versions: []int{1, 2},
-		Load:     35,
-		Contact:  "Zoë, mailto:zoe@example.com",
+		Admission: Trusted,
+		Software:  "nws-vpn/0.4",
+		Versions:  []int{1, 2},
+		Load:      35,
+		Contact:   "Zoë, mailto:zoe@example.com",
 	}
 }
 
@@ -100,7 +101,7 @@ func TestTags(t *testing.T) {
 		"transport direct exit.example.com:4443", "transport direct [2606:4700::1]:4443",
 		"transport wsn " + a.Transports[2].Address, "transport wsn " + a.Transports[3].Address,
 		"ports 1-24 26-65535 7", "network ipv4 ipv6", "price 0.5 SAT MB",
-		"software nws-vpn/0.4", "version 1 2", "load 35", "contact " + a.Contact,
+		"admission wot", "software nws-vpn/0.4", "version 1 2", "load 35", "contact " + a.Contact,
 		"expiration 1795228205",
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {

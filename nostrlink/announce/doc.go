@@ -14,6 +14,7 @@
 //	["ports", "1-24", "26-65535"]       what may be dialled
 //	["network", "ipv4", "ipv6"]         which addresses it reaches
 //	["price", "5", "SAT", "GB"]         amount, currency, what it buys
+//	["admission", "allowlist"]          whom it serves: those it knows, or was told to
 //	["software", "nws-vpn/0.4"]
 //	["version", "1"]                    of the session protocol; none: plain NWS
 //	["load", "35"]                      per cent

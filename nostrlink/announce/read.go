@@ -95,7 +95,7 @@ func (a *Announcement) read(tags [][]string, allow func(string) bool) error {
 // written to.
 var tagLimits = map[string]int{
 	"d": 1, "relay": MaxRelays, "transport": MaxTransports, "ports": 1, "network": 1, "price": 1,
-	"software": 1, "version": 1, "load": 1, "contact": 1, "status": 1, "expiration": 1,
+	"admission": 1, "software": 1, "version": 1, "load": 1, "contact": 1, "status": 1, "expiration": 1,
 }
 
 func (a *Announcement) readTag(tag string, values []string, allow func(string) bool) (err error) {
@@ -112,6 +112,8 @@ func (a *Announcement) readTag(tag string, values []string, allow func(string) b
 		a.Policy.IPv4, a.Policy.IPv6 = slices.Contains(values, "ipv4"), slices.Contains(values, "ipv6")
 	case "price":
 		a.Policy.Price, err = readPrice(values)
+	case "admission":
+		a.Admission, err = text(first(values), maxWord)
 	case "software":
 		a.Software, err = text(first(values), maxText)
 	case "version":

@@ -92,6 +92,9 @@ func (p *Policy) appendTags(add func(...string)) {
 }
 
 func (a *Announcement) appendSelf(add func(...string)) {
+	if a.Admission != "" {
+		add("admission", a.Admission)
+	}
 	if a.Software != "" {
 		add("software", a.Software)
 	}
