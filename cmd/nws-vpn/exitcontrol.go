@@ -113,8 +113,11 @@ func (s *exitSocket) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.stateDir, "state-dir", "", "the exit's state directory")
 }
 
-// ask sends a request to the running exit.
-func (s *exitSocket) ask(ctx context.Context, method, path string) ([]byte, error) {
+// askPatience is how long an exit that is alive may take for what it does at once.
+const askPatience = 30 * time.Second
+
+// ask sends a request to the running exit, which has a time of patience to answer.
+func (s *exitSocket) ask(ctx context.Context, patience time.Duration, method, path string) ([]byte, error) {
 	dir, err := s.dir()
 	if err != nil {
 		return nil, err
@@ -122,7 +125,11 @@ func (s *exitSocket) ask(ctx context.Context, method, path string) ([]byte, erro
 	if err := s.isMeant(ctx, dir); err != nil {
 		return nil, err
 	}
-	answer, err := control.Do(ctx, dir, method, path)
+	// One that is stopped is found out soon, also when what is asked takes long.
+	answer, err := control.Do(ctx, dir, http.MethodGet, "/alive")
+	if err == nil {
+		answer, err = control.DoWithin(ctx, patience, dir, method, path)
+	}
 	if errors.Is(err, control.ErrNotRunning) {
 		return nil, fmt.Errorf("no exit runs with the state directory %s: name another one with --state-dir, or its key file with --key", dir)
 	}
@@ -140,7 +147,7 @@ keys wait for the next start. A configuration that is wrong is refused as a whol
 and everything stays as it was.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := socket.ask(cmd.Context(), http.MethodPost, "/reload")
+			answer, err := socket.ask(cmd.Context(), askPatience, http.MethodPost, "/reload")
 			if err != nil {
 				return err
 			}
@@ -173,7 +180,7 @@ waits for that. To replace it without a gap, start the new process first, with
 			if timeout > 0 {
 				path += "?" + url.Values{"timeout": {timeout.String()}}.Encode()
 			}
-			if _, err := socket.ask(cmd.Context(), http.MethodPost, path); err != nil {
+			if _, err := socket.ask(cmd.Context(), askPatience, http.MethodPost, path); err != nil {
 				return err
 			}
 			if err := socket.waitUntilGone(cmd.Context()); err != nil {

@@ -126,7 +126,7 @@ who come from then on; the old one ends when its flows have. If the new one cann
 start, the old one stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			change, err := socket.ask(cmd.Context(), http.MethodPost, "/restart")
+			change, err := socket.ask(cmd.Context(), restartTimeout+askPatience, http.MethodPost, "/restart")
 			if err != nil {
 				return err
 			}

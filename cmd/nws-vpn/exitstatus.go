@@ -232,7 +232,7 @@ func exitStatusCommand() *cobra.Command {
 		Short: "Show what the running exit does, and for whom",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := socket.ask(cmd.Context(), "GET", fmt.Sprintf("/status?clients=%d", clients))
+			answer, err := socket.ask(cmd.Context(), askPatience, "GET", fmt.Sprintf("/status?clients=%d", clients))
 			if err != nil {
 				return err
 			}

@@ -98,7 +98,7 @@ func (r *exitRun) takeOver(ctx context.Context, beside *sync.WaitGroup) error {
 		}
 	}
 	self := successor{r.npubs(), buildVersion()}
-	if _, err := control.Do(ctx, r.state, "POST", "/drain"+self.query()); err != nil && ctx.Err() == nil {
+	if _, err := control.DoWithin(ctx, restartTimeout, r.state, "POST", "/drain"+self.query()); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("take over: %w", err)
 	}
 	if err := r.openDoors(ctx, beside); err != nil {
