@@ -255,7 +255,8 @@ func (b *Book) Bans(now time.Time) ([]Ban, error) {
 }
 
 // Invite makes an invitation of a token, which it forgets, for some identities
-// until a time, zero for ever. name is the operator's word for it.
+// until a time, zero for ever. name is the operator's word for it, which no other one
+// that is not over has for a name or an ID.
 func (b *Book) Invite(token, name string, uses int, expires, now time.Time) (Invitation, error) {
 	if err := CheckNote(name); err != nil {
 		return Invitation{}, err
@@ -269,6 +270,11 @@ func (b *Book) Invite(token, name string, uses int, expires, now time.Time) (Inv
 		s.expire(now)
 		if len(s.invites) >= maxInvites {
 			return fmt.Errorf("admission: there are %d invitations already: revoke some", maxInvites)
+		}
+		for _, other := range s.invites {
+			if name != "" && (other.Name == name || other.ID == name) && !other.over(now) {
+				return fmt.Errorf("admission: invitation %s has the name %q already: take another name, or revoke that one", other.ID, name)
+			}
 		}
 		kept := i
 		s.invites[h] = &kept
