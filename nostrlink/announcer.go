@@ -30,7 +30,7 @@ func (l *Listener) Load() int { return 100 * len(l.slots) / cap(l.slots) }
 // about says what else the exit tells of itself; again may be nil. The error, unless
 // it is ctx's, is what cannot be announced; a relay that refuses is only logged.
 func (l *Listener) Announce(ctx context.Context, about func() announce.Announcement, again <-chan struct{}) error {
-	a := &announcer{l: l, changed: make(chan struct{})}
+	a := &announcer{l: l, labour: &labour{key: l.key}, changed: make(chan struct{})}
 	var posts []*post
 	for _, url := range l.relays {
 		if p, err := l.hub.acquire(url); err == nil { // else Serve has said so
@@ -88,7 +88,8 @@ const secondPause = 5 * time.Second
 
 // announcer keeps the newest announcement at the relays.
 type announcer struct {
-	l *Listener
+	l      *Listener
+	labour *labour
 
 	mu      sync.Mutex
 	newest  announce.Event
@@ -115,7 +116,7 @@ func (a *announcer) keep(ctx context.Context, p *post) {
 		a.mu.Lock()
 		ev, changed := a.newest, a.changed
 		a.mu.Unlock()
-		err := p.deliver(ctx, ev)
+		err := a.labour.deliver(ctx, p, ev)
 		var refused *refusedEvent
 		switch {
 		case err == nil:
@@ -149,7 +150,7 @@ func (a *announcer) withdraw(posts []*post, events []announce.Event) {
 		}
 		publishing.Go(func() {
 			for _, ev := range events {
-				if err := p.deliver(ctx, ev); err != nil {
+				if err := a.labour.deliver(ctx, p, ev); err != nil {
 					a.l.opts.Log.Debug("the announcement is not taken back", "relay", p.url, "err", err)
 				}
 			}

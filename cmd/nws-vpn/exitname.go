@@ -125,7 +125,7 @@ func (n *exitName) tell(ctx context.Context, r *exitRun) {
 		stop := publishCertificate(ctx, &certificatePublisher{
 			keeper: n.keeper, key: n.key, relays: n.relays, out: r.out, log: r.log,
 			publish: func(ctx context.Context, relay string, event []byte, id [32]byte) error {
-				return n.hub.Publish(ctx, []string{relay}, event, id)
+				return n.hub.PublishOwn(ctx, n.key, relay, event, id)
 			},
 		}, n.hub.Reconnections)
 		n.stop = append(n.stop, func(error) { stop() })
