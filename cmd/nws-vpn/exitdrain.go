@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
@@ -55,10 +56,25 @@ func (r *exitRun) drain(timeout time.Duration, next *successor) error {
 		}
 	}
 	if next == nil {
+		if first {
+			r.withdraw()
+		}
 		return nil
 	}
 	r.replacing.Do(func() { r.handOver(next) })
 	return nil
+}
+
+// withdraw takes the announcements back, which takes at most two seconds: nobody
+// answers those who would come.
+func (r *exitRun) withdraw() {
+	var withdrawing sync.WaitGroup
+	for _, n := range r.names {
+		if n.withdraw != nil {
+			withdrawing.Go(func() { n.withdraw(nil) })
+		}
+	}
+	withdrawing.Wait()
 }
 
 // handOver lets go of all that only one process can have.

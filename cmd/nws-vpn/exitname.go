@@ -29,8 +29,9 @@ type exitName struct {
 
 	closePaths func() // ends what listens at the public address; may be called again
 
-	stop []func(cause error) // of what is told to relays
-	once sync.Once
+	stop     []func(cause error) // of what is told to relays
+	withdraw func(cause error)   // the one of them that takes the announcement back, or nil
+	once     sync.Once
 }
 
 // openName reads what a name needs of files.
@@ -119,7 +120,8 @@ func (n *exitName) line(text string) string {
 // tell tells relays of the name, from when it is ready on until stopTelling.
 func (n *exitName) tell(ctx context.Context, r *exitRun) {
 	if n.about != nil {
-		n.stop = append(n.stop, announceFrom(n.ready, n.listener, n.about, r.log))
+		n.withdraw = announceFrom(n.ready, n.listener, n.about, r.log)
+		n.stop = append(n.stop, n.withdraw)
 	}
 	if n.keeper != nil {
 		stop := publishCertificate(ctx, &certificatePublisher{
