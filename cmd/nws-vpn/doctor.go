@@ -137,7 +137,10 @@ func newExamination(ctx context.Context, file string, dirs stateDirs, opts docto
 	e.seen = platform.Inspect(dirs.lasting())
 	t := &e.found.Tunnel
 	t.Closed = slices.ContainsFunc(e.seen.Rules, func(r platform.RuleState) bool { return r.Ours })
-	e.found.Machine = doctor.Machine(platform.Abilities(), e.seen, e.cfg.Up.KillSwitch != config.KillSwitches[0], t.Running || t.Denied)
+	e.found.Machine = doctor.Machine(platform.Abilities(), e.seen, doctor.Asker{
+		KillSwitch: e.cfg.Up.KillSwitch != config.KillSwitches[0], Running: t.Running || t.Denied,
+		Plain: runtime.GOOS == "linux" && os.Geteuid() != 0,
+	})
 	switch {
 	case t.Denied:
 		e.found.Stopped = errors.New("a tunnel may be up, and only its user gets past it: run this as root")

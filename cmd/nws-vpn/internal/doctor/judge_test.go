@@ -151,21 +151,22 @@ func TestMachine(t *testing.T) {
 		return []platform.Ability{{Name: name, Missing: "there is none: get one"}}
 	}
 	for _, c := range []struct {
-		name            string
-		abilities       []platform.Ability
-		filter, running bool
-		want            Verdict
+		name      string
+		abilities []platform.Ability
+		by        Asker
+		want      Verdict
 	}{
-		{"all there", []platform.Ability{{Name: platform.AbilityTUN}}, true, false, OK},
-		{"no TUN", missing(platform.AbilityTUN), true, false, Failed},
-		{"no root", missing(platform.AbilityAdmin), true, false, Failed},
-		{"no root beside a tunnel", missing(platform.AbilityAdmin), true, true, Unknown},
-		{"no filter, but wanted", missing(platform.AbilityNFT), true, false, Failed},
-		{"no filter, none wanted", missing(platform.AbilityNFT), false, false, Note},
-		{"not to be told", []platform.Ability{{Name: platform.AbilityNFT, Missing: "x", Unknown: true}}, true, false, Unknown},
-		{"no user namespaces", missing(platform.AbilityUser), true, false, Note},
+		{"all there", []platform.Ability{{Name: platform.AbilityTUN}}, Asker{KillSwitch: true}, OK},
+		{"no TUN", missing(platform.AbilityTUN), Asker{KillSwitch: true, Plain: true}, Failed},
+		{"root without permissions", missing(platform.AbilityAdmin), Asker{KillSwitch: true}, Failed},
+		{"no root", missing(platform.AbilityAdmin), Asker{KillSwitch: true, Plain: true}, Note},
+		{"no root beside a tunnel", missing(platform.AbilityAdmin), Asker{KillSwitch: true, Running: true, Plain: true}, Unknown},
+		{"no filter, but wanted", missing(platform.AbilityNFT), Asker{KillSwitch: true}, Failed},
+		{"no filter, none wanted", missing(platform.AbilityNFT), Asker{}, Note},
+		{"not to be told", []platform.Ability{{Name: platform.AbilityNFT, Missing: "x", Unknown: true}}, Asker{KillSwitch: true}, Unknown},
+		{"no user namespaces", missing(platform.AbilityUser), Asker{KillSwitch: true}, Note},
 	} {
-		lines := Machine(c.abilities, in, c.filter, c.running)
+		lines := Machine(c.abilities, in, c.by)
 		if l := lines[0]; l.Verdict != c.want || (l.Verdict == Failed && (l.Found != "there is none" || l.Do != "get one")) {
 			t.Errorf("%s: %+v", c.name, l)
 		}
@@ -175,6 +176,15 @@ func TestMachine(t *testing.T) {
 	}
 	if l := resolver(&platform.Inspection{}); l.Verdict != Note {
 		t.Errorf("no servers: %+v", l)
+	}
+	for manager, want := range map[string]string{
+		platform.DNSFile:     "127.0.0.53 (a link to ../run/x); `nws-vpn up` has written it",
+		platform.DNSResolved: "`nws-vpn up` has told " + platform.DNSResolved + " of the tunnel's name servers",
+	} {
+		in.Resolver.Manager = manager
+		if l := resolver(in); !strings.HasSuffix(l.Found, want) {
+			t.Errorf("%s: %q, want %q", manager, l.Found, want)
+		}
 	}
 }
 

@@ -7,10 +7,15 @@ import (
 	"github.com/nws-vpn/nws-vpn/platform"
 )
 
-// Machine judges what this machine can do for a tunnel. killSwitch tells whether
-// the packet filter is wanted; running, whether a tunnel is up already, which is
-// proof enough of the permissions.
-func Machine(abilities []platform.Ability, in *platform.Inspection, killSwitch, running bool) []Line {
+// Asker is who wants to know what a machine can do.
+type Asker struct {
+	KillSwitch bool // and wants the packet filter
+	Running    bool // beside a tunnel, which is proof enough of the permissions
+	Plain      bool // a user without privileges, for whom `nws-vpn exec` is
+}
+
+// Machine judges what this machine can do for a tunnel.
+func Machine(abilities []platform.Ability, in *platform.Inspection, by Asker) []Line {
 	var lines []Line
 	for _, a := range abilities {
 		l := Line{Place: machine, Hop: a.Name, Verdict: OK, Found: a.Missing}
@@ -18,10 +23,12 @@ func Machine(abilities []platform.Ability, in *platform.Inspection, killSwitch, 
 		case a.Missing == "":
 		case a.Unknown:
 			l.Verdict = Unknown
-		case a.Name == platform.AbilityAdmin && running:
+		case a.Name == platform.AbilityAdmin && by.Running:
 			l.Verdict = Unknown
 			l.Found = "a tunnel is up, but this user may not look at all of it: run as root"
-		case needed(a.Name, killSwitch):
+		case a.Name == platform.AbilityAdmin && by.Plain:
+			l.Verdict, l.Found = Note, "`nws-vpn up` needs root; `nws-vpn exec` does not"
+		case needed(a.Name, by.KillSwitch):
 			l.Verdict = Failed
 			l.Found, l.Do, _ = strings.Cut(a.Missing, ": ")
 			if l.Do == "" {
@@ -66,8 +73,12 @@ func resolver(in *platform.Inspection) Line {
 	if r.Link != "" {
 		l.Found += " (a link to " + r.Link + ")"
 	}
-	if r.Manager != "" {
-		l.Found += fmt.Sprintf("; %s was told of the tunnel's", r.Manager)
+	switch r.Manager {
+	case "":
+	case platform.DNSFile:
+		l.Found += "; `nws-vpn up` has written it"
+	default:
+		l.Found += fmt.Sprintf("; `nws-vpn up` has told %s of the tunnel's name servers", r.Manager)
 	}
 	return l
 }
