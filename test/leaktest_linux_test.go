@@ -113,6 +113,9 @@ func TestPlainUser(t *testing.T) {
 			t.Errorf("%s: %s %s, want %s", check, verdict, found, want)
 		}
 	}
+	if strings.Contains(res.Stdout, "invalid") {
+		t.Errorf("a probe without an address: %v", &leaks)
+	}
 	var report doctorReport
 	res = as("doctor", "--exit", tun.key, "--relay", world.RelayURL)
 	if err := json.Unmarshal([]byte(res.Stdout), &report); err != nil || report.Failing != nil || report.Works {
@@ -122,6 +125,19 @@ func TestPlainUser(t *testing.T) {
 		if l.Place == "relay "+world.RelayURL && l.Verdict != "not tried" || l.Hop == "tunnel" && l.Verdict != "unknown" {
 			t.Errorf("%+v", l)
 		}
+	}
+}
+
+// A plain user's doctor finds nothing wrong with a machine where exec works.
+func TestDoctorOfAPlainUser(t *testing.T) {
+	tun := served(t)
+	const copied = "/run/nws-vpn-of-all"
+	tun.inClient("cp", tun.Binary(), copied)
+	tun.inClient("chmod", "0755", copied)
+	res, err := tun.Client.Run(tun.ctx, netlab.CommandOptions{}, needProgram(t, "setpriv"), "--reuid", "65534", "--regid", "65534", "--clear-groups",
+		copied, "doctor", "--state-dir", world.StateDir, "--exit", tun.key, "--relay", world.RelayURL, "--target", world.WebName+":80")
+	if err != nil || res.Code != 0 || !strings.Contains(res.Stdout, "Everything works") || !strings.Contains(res.Stdout, "`nws-vpn up` needs root; `nws-vpn exec` does not") {
+		t.Errorf("code %d, %v: %s", res.Code, err, res.Output)
 	}
 }
 

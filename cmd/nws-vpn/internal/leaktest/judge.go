@@ -361,7 +361,10 @@ func anyTrue(m map[string]bool) bool {
 
 func (p *Probe) describe() string {
 	s := strings.ToUpper(p.Transport) + " to " + p.To.String()
-	if p.Transport == "icmp" {
+	switch {
+	case p.Kind == KindResolver: // who knows where that goes
+		s = "a name asked of this machine's resolver"
+	case p.Transport == "icmp":
 		s = "ICMP to " + p.To.Addr().String()
 	}
 	if p.Device != "" {

@@ -105,7 +105,7 @@ func planProbes(in *platform.Inspection, links []platform.LinkState, run [8]byte
 // whatever resolves names here.
 func (p *planner) servers(in *platform.Inspection) {
 	for i, s := range in.Resolver.Uplink {
-		if i < maxServers && !s.IsLoopback() {
+		if i < maxServers && s.IsValid() && !s.IsLoopback() {
 			p.add(Probe{Kind: KindDNS, Transport: "udp", To: netip.AddrPortFrom(s, portDNS)})
 		}
 	}

@@ -17,7 +17,7 @@ func machineWith(links int) *platform.Inspection {
 	for i := range links {
 		in.Links = append(in.Links, platform.LinkState{Name: fmt.Sprintf("eth%d", i), Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/24"), netip.MustParsePrefix("fe80::1/64")}})
 	}
-	in.Resolver.Uplink = []netip.Addr{netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("127.0.0.53")}
+	in.Resolver.Uplink = []netip.Addr{netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("127.0.0.53"), {}}
 	in.Routes = append(in.Routes,
 		platform.RouteState{Family: 4, Table: 254, To: all4, Kind: "unicast", Device: "eth0", Gateway: netip.MustParseAddr("192.168.1.1")},
 		platform.RouteState{Family: 6, Table: 254, To: all6, Kind: "unicast", Device: "eth0", Gateway: netip.MustParseAddr("fe80::2")},
@@ -62,6 +62,8 @@ func TestProbesRevealNothing(t *testing.T) {
 		kindsSeen[p.Kind] = true
 		a := p.To.Addr()
 		switch {
+		case strings.Contains(p.describe(), "invalid"):
+			t.Errorf("%+v is described as %q", p, p.describe())
 		case p.Kind == KindResolver:
 		case docs4.Contains(a) || docs6.Contains(a):
 			if addrs[a] {
