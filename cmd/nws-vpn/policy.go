@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -63,8 +64,8 @@ func explainPolicy(ctx context.Context, out io.Writer, e *config.Exit, as, netwo
 	default:
 		return fmt.Errorf("--network %q: want tcp, udp or ping", network)
 	}
-	if _, _, err := net.SplitHostPort(destination); err != nil && network != "ping" {
-		return fmt.Errorf("%q: want HOST:PORT, such as www.example.com:443 or [2001:db8::1]:443", destination)
+	if err := checkDestination(network, destination); err != nil {
+		return err
 	}
 	var client *[32]byte
 	if as != "" {
@@ -120,6 +121,43 @@ func printVerdict(w io.Writer, e *config.Exit, v *exit.AddressVerdict) {
 		if i == len(v.Rules)-1 {
 			verdict = "matches: decides"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", from, r, verdict)
+		for i, line := range wrapAtCommas(r.String(), ruleWidth) {
+			if i > 0 {
+				from, verdict, line = "", "", "  "+line
+			}
+			fmt.Fprintf(w, "  %s\t%s\t%s\n", from, verdict, line)
+		}
 	}
+}
+
+// ruleWidth is how many columns a rule may take.
+const ruleWidth = 60
+
+// wrapAtCommas breaks a text after commas, so that lines are no longer than width
+// unless there is no comma.
+func wrapAtCommas(text string, width int) (lines []string) {
+	line := ""
+	for part := range strings.SplitAfterSeq(text, ",") {
+		if line != "" && len(line)+len(part) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		line += part
+	}
+	return append(lines, line)
+}
+
+// checkDestination finds what is no destination, such as a URL.
+func checkDestination(network, destination string) error {
+	if network == "ping" {
+		if strings.Contains(destination, "/") {
+			return fmt.Errorf("%q: want a HOST alone, such as www.example.com or 2001:db8::1", destination)
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(destination)
+	if _, nan := strconv.ParseUint(port, 10, 16); err != nil || nan != nil || strings.Contains(host, "/") {
+		return fmt.Errorf("%q: want HOST:PORT, such as www.example.com:443 or [2001:db8::1]:443", destination)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -58,6 +59,10 @@ func (d *decoder) table(into reflect.Value, section map[string]any, path toml.Ke
 		field, known := fields[name]
 		if !known {
 			_, isSection := value.(map[string]any)
+			if file := keyFileFor(name, value, path); file != "" {
+				d.fail(key, "want no secret key in here, but in a file of its own, of mode 0600, that %s names: `nws-vpn keygen FILE` makes a new one, for one that was in here has been in the open", file)
+				continue
+			}
 			d.fail(key, "unknown %s; the nearest known one is %s", word[isSection], nearest(key, isSection))
 			continue
 		}
@@ -72,6 +77,26 @@ func (d *decoder) table(into reflect.Value, section map[string]any, path toml.Ke
 		}
 		d.table(field, sub, key)
 	}
+}
+
+// secretName are the names under which people put secret keys where they do not
+// belong.
+var secretName = regexp.MustCompile(`(?i)nsec|secret|priv(ate)?_?key`)
+
+// keyFileFor names the key that belongs in the place of an unknown one which holds
+// a secret key, or "" if it does not.
+func keyFileFor(name string, value any, section toml.Key) string {
+	text, isText := value.(string)
+	if !isText || !secretName.MatchString(name) && !secrets.MatchString(text) {
+		return ""
+	}
+	switch {
+	case len(section) == 0 || section[0] == "exit":
+		return "key_file in [exit]"
+	case section[0] == "up":
+		return "identity_file in [up]"
+	}
+	return ""
 }
 
 var word = map[bool]string{false: "key", true: "section"}
