@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
@@ -21,6 +22,7 @@ type exitName struct {
 	label    string // in the configuration; "" for the exit's own
 	key      envelope.SecretKey
 	relays   []string
+	log      *slog.Logger // says which name it is about
 	keeper   *cert.Keeper // or nil: no service needs it
 	hub      *nostrlink.Hub
 	listener *nostrlink.Listener
@@ -40,7 +42,10 @@ func (r *exitRun) openName(label string, c config.ExitName) (*exitName, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &exitName{label: label, key: key, relays: c.Relays, ready: make(chan struct{})}
+	n := &exitName{label: label, key: key, relays: c.Relays, ready: make(chan struct{}), log: r.log}
+	if label != "" {
+		n.log = r.log.With("name", label)
+	}
 	if len(n.relays) == 0 {
 		n.relays = r.cfg.Exit.Relays
 	}
@@ -69,13 +74,13 @@ func (n *exitName) site(services map[uint16]exit.Target) exit.Site {
 // listen makes the listener of a name.
 func (r *exitRun) listen(ctx context.Context, n *exitName) error {
 	e := &r.cfg.Exit
-	options := nostrlink.HubOptions{AuthKey: n.key, Log: r.log}
+	options := nostrlink.HubOptions{AuthKey: n.key, Log: n.log}
 	if r.embedded != nil {
 		n.relays = append([]string{r.embedded.URL}, n.relays...)
 		options.Relay.DialContext = r.embedded.DialContext
 	}
 	lo := nostrlink.ListenerOptions{
-		Log:         r.log,
+		Log:         n.log,
 		Agent:       "nws-vpn " + buildVersion(),
 		MaxSessions: e.MaxSessions,
 		SessionOnly: e.Mode == config.ModeSession,
@@ -120,12 +125,12 @@ func (n *exitName) line(text string) string {
 // tell tells relays of the name, from when it is ready on until stopTelling.
 func (n *exitName) tell(ctx context.Context, r *exitRun) {
 	if n.about != nil {
-		n.withdraw = announceFrom(n.ready, n.listener, n.about, r.log)
+		n.withdraw = announceFrom(n.ready, n.listener, n.about, n.log)
 		n.stop = append(n.stop, n.withdraw)
 	}
 	if n.keeper != nil {
 		stop := publishCertificate(ctx, &certificatePublisher{
-			keeper: n.keeper, key: n.key, relays: n.relays, out: r.out, log: r.log,
+			keeper: n.keeper, key: n.key, relays: n.relays, out: r.out, log: n.log,
 			publish: func(ctx context.Context, relay string, event []byte, id [32]byte) error {
 				return n.hub.PublishOwn(ctx, n.key, relay, event, id)
 			},

@@ -32,6 +32,7 @@ type exitRun struct {
 	program string
 	since   time.Time
 	started *config.Config // what the process was started with
+	ended   string         // why it has ended, once serve has
 
 	server   *exit.Server
 	book     *admission.Book
@@ -56,7 +57,7 @@ type exitRun struct {
 }
 
 // runExit runs an exit until ctx ends or it has been drained.
-func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
+func runExit(ctx context.Context, out io.Writer, flags *exitFlags) (err error) {
 	if err := keepSecrets(); err != nil {
 		return err
 	}
@@ -93,6 +94,7 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) error {
 	if predecessor && cfg.Exit.RelayListen != "" {
 		return errors.New("--takeover: the relay within the exit (relay_listen) cannot be handed over: run it as a process of its own with `nws-vpn relay`")
 	}
+	defer func() { r.sayStopped(err) }() // when all has been closed
 	defer r.close()
 	if err := r.open(ctx); err != nil {
 		return err
@@ -205,7 +207,8 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 			}
 		})
 	}
-	err := r.wait(ctx, failed)
+	why, err := r.wait(ctx, failed)
+	r.ended = why
 	for _, n := range r.names {
 		n.stopTelling(r.isReplaced())
 	}
@@ -219,22 +222,42 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 	return err
 }
 
-// wait returns when the exit is to end.
-func (r *exitRun) wait(ctx context.Context, failed <-chan error) error {
+// sayStopped logs that the exit has ended, and why, unless that was by an error,
+// which the caller tells.
+func (r *exitRun) sayStopped(err error) {
+	if err == nil {
+		r.log.Info("stopped", "why", r.ended)
+	}
+}
+
+// wait returns when the exit is to end, and says why.
+func (r *exitRun) wait(ctx context.Context, failed <-chan error) (why string, err error) {
 	look := time.NewTicker(drainCheck)
 	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil // asked to end
+			return endOf(ctx), nil
 		case err := <-failed:
-			return err
+			return "", err
 		case <-look.C:
-			if r.isDrained(time.Now()) {
-				return nil
+			switch {
+			case !r.isDrained(time.Now()):
+			case r.isReplaced():
+				return "another process has taken over", nil
+			default:
+				return "drained", nil
 			}
 		}
 	}
+}
+
+// endOf says why ctx has ended: by a signal, if one has come.
+func endOf(ctx context.Context) string {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause.Error()
+	}
+	return "asked to end"
 }
 
 // saveEvery is how much of the clients' usage is forgiven when the process is
