@@ -39,11 +39,11 @@ func readSuccessor(q url.Values) *successor {
 func (r *exitRun) mayTakeOver(s *successor) error {
 	for _, npub := range r.npubs() {
 		if !slices.Contains(s.npubs, npub) {
-			who := "does not say which it has"
+			who := ", which does not say who it is,"
 			if len(s.npubs) > 0 {
-				who = "is " + s.npubs[0]
+				who = " (" + s.npubs[0] + ")"
 			}
-			return fmt.Errorf("the exit that runs has the name %s, which the new one has not, that %s: name another directory with --state-dir, or end the one that runs with `nws-vpn exit drain`", npub, who)
+			return fmt.Errorf("the new process%s has not the name %s of the exit that runs: name another directory with --state-dir, or end that exit first with `nws-vpn exit drain`", who, npub)
 		}
 	}
 	return nil
