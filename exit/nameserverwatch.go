@@ -1,9 +1,11 @@
 package exit
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -100,6 +102,19 @@ func (w *nameserverWatch) status(server string) NameserverStatus {
 	}
 	return st
 }
+
+// inWords is why a try failed, beside the server's name, for people.
+func inWords(err error) error {
+	if web := (*url.Error)(nil); errors.As(err, &web) {
+		err = web.Err // the rest is the server once more
+	}
+	if err == context.DeadlineExceeded {
+		return errLate
+	}
+	return err
+}
+
+var errLate = errors.New("no answer in time")
 
 // isTimeout reports whether a server was not heard of in time.
 func isTimeout(err error) bool {

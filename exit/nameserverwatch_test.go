@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -164,6 +166,19 @@ func TestTriesThatAreCutShort(t *testing.T) {
 	}
 	if _, err := r.exchange(ctx, q); err == nil || !strings.Contains(err.Error(), dead.String()) {
 		t.Errorf("the error is %v, want that of the try which was not cut short", err)
+	}
+}
+
+func TestReasonsInWords(t *testing.T) {
+	broken := errors.New("dial tcp: broken")
+	for want, err := range map[string]error{
+		"dial tcp: broken":  &url.Error{Op: "Post", URL: "https://dns.example/dns-query", Err: broken},
+		"no answer in time": &url.Error{Op: "Post", URL: "https://dns.example/dns-query", Err: context.DeadlineExceeded},
+		"EOF":               io.EOF,
+	} {
+		if got := inWords(err).Error(); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }
 

@@ -102,9 +102,9 @@ func (r *resolver) ask(ctx context.Context, server upstream, q query) ([]byte, e
 	answer, err := server.ask(ctx, sent, deadline)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) && !(isCut && isTimeout(err)) {
-			r.watch.failed(server.String(), err, time.Now())
+			r.watch.failed(server.String(), inWords(err), time.Now())
 		}
-		return nil, fmt.Errorf("exit: ask the name server %v: %w", server, err)
+		return nil, fmt.Errorf("exit: ask the name server %v: %w", server, inWords(err))
 	}
 	r.watch.answered(server.String())
 	copy(answer[:2], q.raw[:2])
