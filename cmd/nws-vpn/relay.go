@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -49,12 +50,12 @@ that it listens on, or by --url.`,
 					r.EventsPerSecond = events
 				}
 				if cmd.Flags().Changed("bytes-per-second") {
-					r.BytesPerSecond = bytes
+					r.BytesPerSecond = config.Size(bytes)
 				}
 				if r.EventsPerSecond < 0 || r.BytesPerSecond < 0 {
 					return nil, errors.New("relay: a rate below zero: use 0 for no bound")
 				}
-				return cfg, nil
+				return cfg, relay.check()
 			})
 		},
 	}
@@ -83,6 +84,21 @@ func (f *relayFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.tlsKey, "tls-key", "", "file with the certificate's key")
 	cmd.Flags().StringSliceVar(&f.acmeHosts, "acme-host", nil, "name for which to get a certificate by ACME; the world must reach --listen as port 443")
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "where Prometheus finds figures: HOST:PORT on loopback, or unix:/PATH")
+}
+
+// check judges the flags, since the configuration was checked without them.
+func (f *relayFlags) check() error {
+	if f.listen != "" {
+		if err := config.CheckListen(f.listen); err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+	}
+	if f.url != "" {
+		if err := config.CheckRelays([]string{f.url}); err != nil {
+			return fmt.Errorf("--url: %w", err)
+		}
+	}
+	return nil
 }
 
 // apply puts the flags over the configuration.

@@ -58,8 +58,11 @@ func openRelay(c *config.Relay, besides []envelope.PublicKey, control controlFun
 	if r.tls, r.files, err = relayTLS(c, log); err != nil {
 		return nil, err
 	}
+	if err := config.CheckListen(c.Listen); err != nil {
+		return nil, fmt.Errorf("the address to listen on: %w", err)
+	}
 	if r.listener, err = (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp", c.Listen); err != nil {
-		return nil, err
+		return nil, explainListen(err)
 	}
 	opened = append(opened, r.listener.Close)
 	if r.metrics, err = listenMetrics(c.Metrics); err != nil {
@@ -84,7 +87,7 @@ func openRelay(c *config.Relay, besides []envelope.PublicKey, control controlFun
 	if c.Database == "" {
 		r.relay = relayd.New(opts)
 	} else if r.relay, err = relayd.Open(opts); err != nil {
-		return nil, err
+		return nil, explainDatabase(err)
 	}
 	opened = append([]func() error{r.relay.Close}, opened...)
 	return r, nil
@@ -94,8 +97,8 @@ func openRelay(c *config.Relay, besides []envelope.PublicKey, control controlFun
 func relayOptions(c *config.Relay, besides []envelope.PublicKey, own string, log *slog.Logger) (relayd.Options, error) {
 	opts := relayd.Options{
 		Limits: relayd.Limits{
-			MaxEvent: c.MaxEventBytes, MaxConnections: c.MaxConnections, MaxPerAddress: c.MaxConnectionsPerAddress,
-			MaxSubscriptions: c.MaxSubscriptions, MaxStored: c.MaxKept, MaxStoredBytes: c.MaxKeptBytes, MaxStoredAge: c.KeepFor.Duration(),
+			MaxEvent: int(c.MaxEventBytes), MaxConnections: c.MaxConnections, MaxPerAddress: c.MaxConnectionsPerAddress,
+			MaxSubscriptions: c.MaxSubscriptions, MaxStored: c.MaxKept, MaxStoredBytes: int(c.MaxKeptBytes), MaxStoredAge: c.KeepFor.Duration(),
 		},
 		Rate:        relayd.Rate{Events: float64(c.EventsPerSecond), Bytes: float64(c.BytesPerSecond), Requests: float64(c.RequestsPerSecond)},
 		AddressRate: relayd.Rate{Events: float64(c.AddressEventsPerSecond), Bytes: float64(c.AddressBytesPerSecond), Requests: float64(c.AddressRequestsPerSecond)},
@@ -227,7 +230,8 @@ func withProcess(since time.Time, write func(io.Writer) error) func(io.Writer) e
 }
 
 // listenMetrics listens on host:port or on the socket behind unix:, whose file
-// only this user may use. An empty place is none.
+// only this user and the process's group may use: who collects figures is another
+// user. An empty place is none.
 func listenMetrics(place string) (net.Listener, error) {
 	if place == "" {
 		return nil, nil
@@ -250,7 +254,11 @@ func listenMetrics(place string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l, os.Chmod(path, 0o600)
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	return l, nil
 }
 
 // serveHTTP serves h on l until ctx ends, then closes every connection.

@@ -10,7 +10,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -20,6 +22,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +69,11 @@ func TestRelayTellsItsFigures(t *testing.T) {
 	old.SetUnlinkOnClose(false)
 	old.Close()
 	r := serveTestRelay(t, func(c *config.Relay) { c.Metrics = "unix:" + socket })
+	// The group may connect, which takes the right to write: it is whose user
+	// collects figures.
+	if info, err := os.Stat(socket); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket: %v, %v", info.Mode(), err)
+	}
 	if _, err := listenMetrics("unix:" + socket); err == nil {
 		t.Error("the socket of a running relay was taken away")
 	}
@@ -249,13 +257,25 @@ func TestEmbeddedRelay(t *testing.T) {
 }
 
 func TestRelayRefusesWhatMakesNoSense(t *testing.T) {
+	damaged := filepath.Join(t.TempDir(), "db")
+	if err := os.WriteFile(damaged, bytes.Repeat([]byte("text"), 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	for want, change := range map[string]func(c *config.Relay){
-		"go together":        func(c *config.Relay) { c.TLSCert = "x" },
-		"not both":           func(c *config.Relay) { c.TLSCert, c.TLSKey, c.ACMEHosts = "x", "y", []string{"z.example"} },
-		"want an npub":       func(c *config.Relay) { c.Members = []string{"nobody"} },
-		"no such file":       func(c *config.Relay) { c.TLSCert, c.TLSKey = "/nonexistent/x", "/nonexistent/y" },
-		"figures are for":    func(c *config.Relay) { c.Metrics = "0.0.0.0:1" },
-		"/nonexistent/relay": func(c *config.Relay) { c.Database = "/nonexistent/relay.db" },
+		"go together":     func(c *config.Relay) { c.TLSCert = "x" },
+		"not both":        func(c *config.Relay) { c.TLSCert, c.TLSKey, c.ACMEHosts = "x", "y", []string{"z.example"} },
+		"want an npub":    func(c *config.Relay) { c.Members = []string{"nobody"} },
+		"no such file":    func(c *config.Relay) { c.TLSCert, c.TLSKey = "/nonexistent/x", "/nonexistent/y" },
+		"figures are for": func(c *config.Relay) { c.Metrics = "0.0.0.0:1" },
+		"/nonexistent/relay.db: no such file or directory: name a file": func(c *config.Relay) { c.Database = "/nonexistent/relay.db" },
+		"is no file of a relay, or is damaged: name another one":        func(c *config.Relay) { c.Database = damaged },
+		"want host:port, such as 127.0.0.1:7777, not":                   func(c *config.Relay) { c.Listen = "7777" },
+		"something listens there already":                               func(c *config.Relay) { c.Listen = taken.Addr().String() },
 	} {
 		c := config.Default().Relay
 		c.Listen = "127.0.0.1:0"
@@ -264,8 +284,41 @@ func TestRelayRefusesWhatMakesNoSense(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
+		if err != nil && strings.Contains(err.Error(), "relayd") {
+			t.Errorf("an internal name: %v", err)
+		}
 		if r != nil {
 			r.Close()
+		}
+	}
+}
+
+// TestExplained: what nobody gets who is root.
+func TestExplained(t *testing.T) {
+	bind := &net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", fs.ErrPermission)}
+	if err := explainListen(bind); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
+		t.Errorf("a low port: %v", err)
+	}
+	bind.Err = os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)
+	if err := explainListen(bind); !strings.Contains(err.Error(), "an address that this machine has") {
+		t.Errorf("a foreign address: %v", err)
+	}
+	denied := &fs.PathError{Op: "open", Path: "/db", Err: fs.ErrPermission}
+	t.Setenv("STATE_DIRECTORY", "/var/lib/nws-vpn-relay")
+	if err := explainDatabase(denied); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "writes to /var/lib/nws-vpn-relay and nowhere else") {
+		t.Errorf("a foreign file: %v", err)
+	}
+}
+
+func TestRelayFlagsAreChecked(t *testing.T) {
+	for args, want := range map[string][2]string{
+		"--url http://x": {"--url: ", "want a relay's URL"},
+		"--listen 7777":  {"--listen: ", "want host:port, such as 127.0.0.1:7777"},
+	} {
+		cmd := root()
+		cmd.SetArgs(append([]string{"relay"}, strings.Fields(args)...))
+		if err := cmd.Execute(); err == nil || !strings.HasPrefix(err.Error(), want[0]) || !strings.Contains(err.Error(), want[1]) {
+			t.Errorf("%s: %v", args, err)
 		}
 	}
 }

@@ -37,6 +37,9 @@ func runRelay(ctx context.Context, out io.Writer, load func() (*config.Config, e
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
 		return err
 	}
+	if os.Geteuid() == 0 {
+		r.log.Warn("the relay runs as root, and needs no privileges: use another user, as the unit nws-vpn-relay.service does")
+	}
 	if r.server, err = openRelay(&cfg.Relay, nil, nil, out, r.log); err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func Open(opts Options) (*Server, error) {
 	if err := s.store.load(d, s.keep, time.Now(), log); err != nil {
 		s.Close()
 		d.close()
-		return nil, fmt.Errorf("relayd: %s: %w", opts.Path, err)
+		return nil, fmt.Errorf("database: %s: %w", opts.Path, err)
 	}
 	return s, nil
 }

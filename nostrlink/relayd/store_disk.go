@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -59,10 +60,10 @@ func openDisk(path string, log *slog.Logger) (*disk, error) {
 		Timeout: openTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 	})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("relayd: %s is in use by another relay: give this one a file of its own", path)
+		return nil, fmt.Errorf("database: %s is in use by another relay: give this one a file of its own", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("relayd: %s: %w", path, err)
+		return nil, openError(path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		if _, err := tx.CreateBucketIfNotExists([]byte(eventsBucket)); err != nil {
@@ -83,7 +84,7 @@ func openDisk(path string, log *slog.Logger) (*disk, error) {
 	})
 	if err != nil {
 		db.Close()
-		return nil, fmt.Errorf("relayd: %s: %w", path, err)
+		return nil, fmt.Errorf("database: %s: %w", path, err)
 	}
 	d := &disk{
 		db: db, log: log,
@@ -92,6 +93,18 @@ func openDisk(path string, log *slog.Logger) (*disk, error) {
 	}
 	go d.run()
 	return d, nil
+}
+
+// openError says what is the matter with a file that cannot be opened.
+func openError(path string, err error) error {
+	var there *fs.PathError // which names the file itself
+	switch {
+	case errors.As(err, &there):
+		return fmt.Errorf("database: %w", err)
+	case errors.Is(err, bbolterrors.ErrInvalid), errors.Is(err, bbolterrors.ErrChecksum), errors.Is(err, bbolterrors.ErrVersionMismatch):
+		return fmt.Errorf("database: %s is no file of a relay, or is damaged: name another one, or move it away to begin with an empty one: %w", path, err)
+	}
+	return fmt.Errorf("database: %s: %w", path, err)
 }
 
 // load calls each for every event in the order of arrival, with a copy of its

@@ -218,7 +218,7 @@ type Relay struct {
 	// MaxKept and MaxKeptBytes bound the events that are kept, KeepFor how long
 	// one is after its created_at; zero for no bound.
 	MaxKept      int      `toml:"max_kept"`
-	MaxKeptBytes int      `toml:"max_kept_bytes"`
+	MaxKeptBytes Size     `toml:"max_kept_bytes"`
 	KeepFor      Duration `toml:"keep_for"`
 
 	// Members are the only ones who may use the relay, npubs; none for everybody.
@@ -239,7 +239,7 @@ type Relay struct {
 	BehindProxy bool `toml:"behind_proxy"`
 
 	// MaxEventBytes bounds an event's JSON.
-	MaxEventBytes int `toml:"max_event_bytes"`
+	MaxEventBytes Size `toml:"max_event_bytes"`
 	// MaxConnections bounds the clients connected at a time, and
 	// MaxConnectionsPerAddress those of one address.
 	MaxConnections           int `toml:"max_connections"`
@@ -248,14 +248,14 @@ type Relay struct {
 	// EventsPerSecond, BytesPerSecond and RequestsPerSecond bound what each
 	// client may publish and ask; those with Address in their names what one
 	// address may, those with Key what one author; zero for no bound.
-	EventsPerSecond          int `toml:"events_per_second"`
-	BytesPerSecond           int `toml:"bytes_per_second"`
-	RequestsPerSecond        int `toml:"requests_per_second"`
-	AddressEventsPerSecond   int `toml:"address_events_per_second"`
-	AddressBytesPerSecond    int `toml:"address_bytes_per_second"`
-	AddressRequestsPerSecond int `toml:"address_requests_per_second"`
-	KeyEventsPerSecond       int `toml:"key_events_per_second"`
-	KeyBytesPerSecond        int `toml:"key_bytes_per_second"`
+	EventsPerSecond          int  `toml:"events_per_second"`
+	BytesPerSecond           Size `toml:"bytes_per_second"`
+	RequestsPerSecond        int  `toml:"requests_per_second"`
+	AddressEventsPerSecond   int  `toml:"address_events_per_second"`
+	AddressBytesPerSecond    Size `toml:"address_bytes_per_second"`
+	AddressRequestsPerSecond int  `toml:"address_requests_per_second"`
+	KeyEventsPerSecond       int  `toml:"key_events_per_second"`
+	KeyBytesPerSecond        Size `toml:"key_bytes_per_second"`
 
 	// Metrics is where Prometheus finds figures: host:port on loopback, or unix:
 	// and the path of a socket; empty for nowhere.

@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]Size{
@@ -34,4 +37,23 @@ func FuzzParseSize(f *testing.F) {
 			t.Errorf("%q: %d", s, n)
 		}
 	})
+}
+
+// The sizes of the relay are written as those of the exit are.
+func TestSizesOfTheRelay(t *testing.T) {
+	c, err := Parse("f", []byte("[relay]\nmax_kept_bytes = \"64MB\"\nmax_event_bytes = \"32KiB\"\nbytes_per_second = \"1MB\"\naddress_bytes_per_second = 5\nkey_bytes_per_second = \"2kB\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Relay; r.MaxKeptBytes != 64e6 || r.MaxEventBytes != 32<<10 || r.BytesPerSecond != 1e6 || r.AddressBytesPerSecond != 5 || r.KeyBytesPerSecond != 2000 {
+		t.Errorf("%+v", r)
+	}
+	for text, want := range map[string]string{
+		`max_kept_bytes = "1kB"`: "f:2: relay.max_kept_bytes: want a number from 65536", `max_kept_bytes = "lots"`: `f:2: relay.max_kept_bytes: want a number of bytes, such as "500kB"`,
+		"bytes_per_second = -1": "f:2: relay.bytes_per_second: want a number of bytes",
+	} {
+		if _, err := Parse("f", []byte("[relay]\n"+text+"\n")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 }
