@@ -24,9 +24,17 @@ func TestWrongUsage(t *testing.T) {
 		{"up now", "want `nws-vpn up --exit NPUB --relay URL`: see `nws-vpn up --help`"},
 		{"keygen", "want `nws-vpn keygen FILE`"},
 		{"portal", "want `nws-vpn portal COMMAND [ARG…]`"},
-		{"exits --relay ftp://x", "--relay: element 1"},
-		{"cert x.nostr --relay ftp://x", "--relay: element 1"},
-		{"doctor --relay ftp://x", "--relay: element 1"},
+		{"exits --relay ftp://x", "--relay: want a relay's URL"},
+		{"cert x.nostr --relay ftp://x", "--relay: want a relay's URL"},
+		{"doctor --relay ftp://x", "--relay: want a relay's URL"},
+		{"exti", "there is no command `nws-vpn exti`: perhaps `nws-vpn exit`"},
+		{"exti --key x --relay y", "there is no command `nws-vpn exti`: perhaps `nws-vpn exit`"},
+		{"exce --exit x", "perhaps `nws-vpn exec`"},
+		{"leakt", "perhaps `nws-vpn leaktest`"},
+		{"exit statsu --jsno", "perhaps `nws-vpn exit status`"},
+		{"--key x", "unknown flag: --key: see `nws-vpn --help`"},
+		{"exit --jsno", "unknown flag: --jsno: see `nws-vpn exit --help`"},
+		{"exits --relay ws://x --relay ftp://x", "--relay: element 2: want a relay's URL"},
 		{"status --jsno", "unknown flag: --jsno: see `nws-vpn status --help`"},
 	} {
 		cmd, out := root(), new(bytes.Buffer)
@@ -76,7 +84,7 @@ func TestExitRefusesWhatIsNoFileAndNoRelay(t *testing.T) {
 	}{
 		{exitFlags{keyPath: key.NSec(), relays: []string{"ws://127.0.0.1:1"}, allowRoot: true}, "--key: want the path of a file"},
 		{exitFlags{keyPath: "missing.key", relays: []string{"ws://127.0.0.1:1"}, allowRoot: true}, "nws-vpn keygen missing.key"},
-		{exitFlags{keyPath: "exit.key", relays: []string{"ftp://x"}, allowRoot: true}, "--relay: element 1"},
+		{exitFlags{keyPath: "exit.key", relays: []string{"ftp://x"}, allowRoot: true}, "--relay: want a relay's URL"},
 	} {
 		err := runExit(t.Context(), io.Discard, &test.flags)
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), key.NSec()) {

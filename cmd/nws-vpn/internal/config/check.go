@@ -106,10 +106,18 @@ func CheckRelays(relays []string) error {
 	for i, relay := range relays {
 		u, err := url.Parse(relay)
 		if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "" {
-			return fmt.Errorf("element %d: want a relay's URL such as wss://relay.example, not %q", i+1, relay)
+			return fmt.Errorf("%swant a relay's URL such as wss://relay.example, not %q", element(i, len(relays)), relay)
 		}
 	}
 	return nil
+}
+
+// element names one of several.
+func element(i, of int) string {
+	if of == 1 {
+		return ""
+	}
+	return fmt.Sprintf("element %d: ", i+1)
 }
 
 // maxKeys bounds a list of keys, which relays are asked about at once.

@@ -190,7 +190,7 @@ func TestRefused(t *testing.T) {
 		{"[up]\nrelays = \"ws://x\"", `f:2: up.relays: want a list in square brackets, not a text in quotes`},
 		{"[up]\nrelays = [\"ws://x\", 1]", `f:2: up.relays: element 2: want a text`},
 		{"[up]\nrelays = [\"ws://x\", \"https://x\"]", `f:2: up.relays: element 2: want a relay's URL such as wss://relay.example, not "https://x"`},
-		{"[up]\nrelays = [\"wss://:443\"]", `f:2: up.relays: element 1`},
+		{"[up]\nrelays = [\"wss://:443\"]", `f:2: up.relays: want a relay`},
 		{"[up]\ndevice = \"a name of many letters\"", `f:2: up.device: want 1 to 15 letters`},
 		{"[up]\ndevice = \"\"", `f:2: up.device: want 1 to 15`},
 		{"[up]\ndevice = \"a/b\"", `f:2: up.device: want`},
@@ -230,7 +230,7 @@ func TestRefused(t *testing.T) {
 		{"[relay]\nlisten = \"x:http\"", `f:2: relay.listen: want host:port`},
 		{"[relay]\nmax_event_bytes = 100", `f:2: relay.max_event_bytes: want a number from 1024`},
 		{"[relay]\nmax_connections = 0", `f:2: relay.max_connections: want`},
-		{"[up\nmtu = 1", `f:2: `},
+		{"[up\nmtu = 1", `f:1: `},
 		{"\n\nmtu", `f:3: `},
 		{"a = \"\xff\"", `f:1: `},
 	} {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -26,6 +27,10 @@ func Parse(file string, text []byte) (*Config, error) {
 		p := problem{file: file, text: err.Error()}
 		if e := (toml.ParseError{}); errors.As(err, &e) {
 			p.line, p.text = e.Position.Line, e.Message
+			// What ends too early is taken for a fault of the next line.
+			if at := e.Position.Start; at < len(text) && text[at] == '\n' {
+				p.line = 1 + bytes.Count(text[:at], []byte{'\n'})
+			}
 		}
 		return nil, p
 	}

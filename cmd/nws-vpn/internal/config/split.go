@@ -78,7 +78,7 @@ func checkNetworks(list []netip.Prefix) error {
 	}
 	for i, p := range list {
 		if p.Bits() == 0 || p.Addr().Is4In6() {
-			return fmt.Errorf("element %d: want a network such as 192.0.2.0/24, not %s", i+1, p)
+			return fmt.Errorf("%swant a network such as 192.0.2.0/24, not %s", element(i, len(list)), p)
 		}
 	}
 	return nil
@@ -92,13 +92,13 @@ func checkDomains(list []string) error {
 	for i, d := range list {
 		switch _, notAddr := netip.ParseAddr(d); {
 		case notAddr == nil:
-			return fmt.Errorf("element %d: want a domain, not the address %s, which is a network of its own", i+1, d)
+			return fmt.Errorf("%swant a domain, not the address %s, which is a network of its own", element(i, len(list)), d)
 		case strings.HasPrefix(d, "*"), strings.HasPrefix(d, "."):
-			return fmt.Errorf("element %d: want a domain such as example.com, which means all names below it too, not %q", i+1, d)
+			return fmt.Errorf("%swant a domain such as example.com, which means all names below it too, not %q", element(i, len(list)), d)
 		case !isDomain(d):
-			return fmt.Errorf("element %d: want a domain such as example.com, in lower case and with xn-- for letters beyond a to z, not %q", i+1, d)
+			return fmt.Errorf("%swant a domain such as example.com, in lower case and with xn-- for letters beyond a to z, not %q", element(i, len(list)), d)
 		case name.Under(d):
-			return fmt.Errorf("element %d: %s leads through the tunnel in any case", i+1, d)
+			return fmt.Errorf("%s%s leads through the tunnel in any case", element(i, len(list)), d)
 		}
 	}
 	return nil
@@ -122,7 +122,7 @@ func checkUsers(list []string) error {
 	}
 	for i, u := range list {
 		if u == "" || strings.ContainsAny(u, " \t\n:/") {
-			return fmt.Errorf("element %d: want a user's name or number, not %q", i+1, u)
+			return fmt.Errorf("%swant a user's name or number, not %q", element(i, len(list)), u)
 		}
 	}
 	return nil
