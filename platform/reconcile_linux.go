@@ -122,13 +122,14 @@ func (c *configurator) applyOne(ch change) error {
 	return c.env.step("after " + ch.String())
 }
 
-// tell lets the log and the trace know what is about to be made.
+// tell lets the trace, or the log if there is none, know what is about to be made.
 func (c *configurator) tell(prefix string, lines ...string) {
-	c.log.Debug("change the machine", "do", prefix+lines[0])
+	if c.trace == nil {
+		c.log.Debug("change the machine", "do", prefix+lines[0])
+		return
+	}
 	for _, l := range lines {
-		if c.trace != nil {
-			c.trace(prefix + l)
-		}
+		c.trace(prefix + l)
 	}
 }
 

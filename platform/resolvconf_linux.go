@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,16 @@ type resolvChange struct {
 }
 
 func (r *resolvChange) String() string { return "replace the resolver's file" }
+
+func (r *resolvChange) script() []string {
+	var lines []string
+	for line := range strings.Lines(string(r.Content)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			lines = append(lines, line)
+		}
+	}
+	return []string{"replace /etc/resolv.conf by a file that says: " + strings.Join(lines, "; ")}
+}
 
 func (r *resolvChange) inForce(e *env) (bool, error) {
 	now, err := readFile(e.resolvConf)
