@@ -171,7 +171,9 @@ func TestLifeOfLockdown(t *testing.T) {
 	// A tunnel that runs is locked, and killed, and unlocked.
 	up = tun.startUp("--kill-switch", "off")
 	tun.closed("after a running tunnel was locked and killed", func() {
-		tun.nwsEnds(true, "lockdown")
+		if text := tun.nwsEnds(true, "lockdown"); !strings.Contains(text, "when it ends the machine stays closed") {
+			t.Errorf("lockdown beside a tunnel says %s", text)
+		}
 		for tun.status()["kill_switch"] != "lockdown" && tun.ctx.Err() == nil {
 		}
 		tun.kill(up)
@@ -230,7 +232,7 @@ func TestLifeOfADryRun(t *testing.T) {
 	tun := newTunnel(t)
 	before := tun.snapshot()
 	text := tun.nwsEnds(true, tun.upArgs("--dry-run")...)
-	for _, want := range []string{"ip -4 rule add", "ip addr add 198.18.0.1/32 dev nws0", "unreachable default"} {
+	for _, want := range []string{"replace /etc/resolv.conf by a file that says: nameserver 198.18.0.2", "ip -4 rule add", "ip addr add 198.18.0.1/32 dev nws0", "unreachable default"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -244,6 +246,10 @@ func TestLifeOfADryRun(t *testing.T) {
 	up := tun.startUp("-v")
 	for line := range strings.Lines(text) {
 		// The device itself is not platform's to make.
+		if strings.Contains(up.Output(), "change the machine") {
+			t.Error("up says it twice")
+			break
+		}
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "ip tuntap") && !strings.Contains(up.Output(), "+ "+line) {
 			t.Errorf("up did not say that it did %q", line)
 		}

@@ -25,7 +25,7 @@ const execName = "exec"
 
 // failed says why exec itself could not do its work, and ends with a status.
 func failed(status exitStatus, err error) error {
-	fmt.Fprintln(os.Stderr, "nws-vpn:", err)
+	fmt.Fprintln(os.Stderr, "nws-vpn:", forUser(err))
 	return status
 }
 

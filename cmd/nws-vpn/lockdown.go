@@ -43,14 +43,16 @@ nws-vpn-lockdown.service runs it before the network comes up.`,
 func runLockdown(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDirs) error {
 	ctx, cancel := context.WithTimeout(ctx, downTimeout)
 	defer cancel()
+	says := "the tunnel goes on, and when it ends the machine stays closed: `nws-vpn down --unlock` opens it"
 	err := control.Lock(ctx, dirs.run())
 	if errors.Is(err, control.ErrNotRunning) {
+		says = "the machine is closed: `nws-vpn up` connects it, `nws-vpn down --unlock` opens it"
 		err = lockMachine(cfg, dirs)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, "the machine is closed: `nws-vpn up` connects it, `nws-vpn down --unlock` opens it")
+	_, err = fmt.Fprintln(out, says)
 	return err
 }
 

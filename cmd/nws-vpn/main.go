@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -31,7 +32,7 @@ func main() {
 	}
 	status, said := statusOf(cmd, err)
 	if !said {
-		fmt.Fprintln(os.Stderr, "nws-vpn:", err)
+		fmt.Fprintln(os.Stderr, "nws-vpn:", forUser(err))
 	}
 	os.Exit(int(status))
 }
@@ -47,6 +48,12 @@ func statusOf(cmd *cobra.Command, err error) (status exitStatus, said bool) {
 	}
 	return 1, false
 }
+
+// ourPackages stand before errors, which is for those who read the program.
+var ourPackages = regexp.MustCompile(`(^|: |; |\n)(?:platform|tun|netstack|dnsintercept|nostrlink|envelope|session|box): `)
+
+// forUser is the text of an error for who runs the program.
+func forUser(err error) string { return ourPackages.ReplaceAllString(err.Error(), "$1") }
 
 // exitStatus is an error that ends the program with that status, when all there
 // is to say has been said.

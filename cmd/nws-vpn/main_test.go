@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,19 @@ func TestChooseExit(t *testing.T) {
 			}
 		case err != nil || exit.Key != key.Public() && test.text != config.AutoExit || !slices.Equal(relays, test.wantRelays):
 			t.Errorf("chooseExit(%q) = %v, %q, %v; want relays %q", test.text, exit, relays, err, test.wantRelays)
+		}
+	}
+}
+
+func TestErrorsForUsers(t *testing.T) {
+	for text, want := range map[string]string{
+		"platform: set after close":                         "set after close",
+		"with --mtu 1: platform: an MTU of 1: use more":     "with --mtu 1: an MTU of 1: use more",
+		"first\ntun: open: box: no":                         "first\nopen: no",
+		"the platform: is no package here, nor is ws://box": "the platform: is no package here, nor is ws://box",
+	} {
+		if got := forUser(errors.New(text)); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -78,6 +79,9 @@ type spelledName struct {
 // spell prints all spellings of a name, with relays added to it.
 func spell(out io.Writer, text string, relays []string, asJSON bool) error {
 	n, err := name.New(text, relays)
+	if err != nil && isPetname(text) {
+		return errors.New("no exit's name, for there is no key in it: is it a petname of [names] in the configuration?")
+	}
 	if err != nil {
 		return err
 	}
@@ -112,6 +116,14 @@ func spell(out io.Writer, text string, relays []string, asJSON bool) error {
 		line("not in name", relay+" (too long for it; nprofile has it)")
 	}
 	return w.Flush()
+}
+
+// isPetname reports whether a host is one label under .nostr that is too short to
+// hold a key.
+func isPetname(host string) bool {
+	const leastKey = 50 // letters, in any spelling
+	label, rest, _ := strings.Cut(strings.TrimSuffix(strings.ToLower(host), "."), ".")
+	return name.Under(host) && rest == "nostr" && !strings.HasPrefix(label, "npub1") && label != "" && len(label) < leastKey
 }
 
 // writeJSON prints v for programs.

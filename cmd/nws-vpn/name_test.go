@@ -68,6 +68,11 @@ func TestNameThatIsNone(t *testing.T) {
 		}
 	}
 	secret := "nsec1" + strings.Repeat("q", 58)
+	for _, pet := range []string{"foo.nostr", "Foo.NOSTR."} {
+		if _, err := ran("name", "decode", pet); err == nil || !strings.Contains(err.Error(), "is it a petname of [names]") {
+			t.Errorf("%s: %v", pet, err)
+		}
+	}
 	if _, err := ran("name", "decode", secret); err == nil || strings.Contains(err.Error(), secret) {
 		t.Errorf("a secret key: %v", err)
 	}

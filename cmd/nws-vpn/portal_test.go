@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 )
 
 func TestJudgePage(t *testing.T) {
@@ -109,5 +111,28 @@ func TestFindPortalAtARelay(t *testing.T) {
 	server.Close()
 	if got := findPortalAt(context.Background(), dialer, relay); got != "" {
 		t.Errorf("nobody is there, and yet: %s", got)
+	}
+}
+
+// Who wants to get past a tunnel where there is none hears whether the machine is
+// open.
+func TestWithoutTunnel(t *testing.T) {
+	for _, c := range []struct {
+		left lifecycle.KillSwitch // or "" for nothing
+		want string
+	}{
+		{"", "no tunnel is up: without one, programs reach the network by themselves"},
+		{lifecycle.On, "keeps the machine closed: run `nws-vpn up --retry --detach` first, or open it with `nws-vpn down`"},
+		{lifecycle.Lockdown, "the machine is in lockdown: run `nws-vpn up --retry --detach` first, or open it with `nws-vpn down --unlock`"},
+	} {
+		dirs := stateDirs{t.TempDir()}
+		if c.left != "" {
+			if err := dirs.remember(record{KillSwitch: c.left}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := uplinkServers(t.Context(), dirs); err == nil || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("after %q: %v, want %q", c.left, err, c.want)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 )
 
 // maxPortal bounds how long a command may be let out.
@@ -86,7 +87,7 @@ func outsideInsideCommand() *cobra.Command {
 func uplinkServers(ctx context.Context, dirs stateDirs) ([]netip.Addr, error) {
 	raw, err := control.Status(ctx, dirs.run())
 	if errors.Is(err, control.ErrNotRunning) {
-		return nil, errors.New("no tunnel is up: without one, programs reach the network by themselves (unless there is a lockdown: run `nws-vpn up --retry --detach` first)")
+		return nil, withoutTunnel(dirs)
 	}
 	if err != nil {
 		return nil, err
@@ -96,6 +97,18 @@ func uplinkServers(ctx context.Context, dirs stateDirs) ([]netip.Addr, error) {
 		return nil, fmt.Errorf("the running program gave no proper answer: %w", err)
 	}
 	return s.UplinkDNS, nil
+}
+
+// withoutTunnel says how programs get on that are to go past a tunnel, when there
+// is none.
+func withoutTunnel(dirs stateDirs) error {
+	switch left, closed := dirs.recall(); {
+	case closed && left.KillSwitch == lifecycle.Lockdown:
+		return errors.New("no tunnel is up, and the machine is in lockdown: run `nws-vpn up --retry --detach` first, or open it with `nws-vpn down --unlock`")
+	case closed:
+		return errors.New("no tunnel is up, and what is left of an earlier one keeps the machine closed: run `nws-vpn up --retry --detach` first, or open it with `nws-vpn down`")
+	}
+	return errors.New("no tunnel is up: without one, programs reach the network by themselves")
 }
 
 // outside dials past the tunnel. What is for the tunnel's own name server goes to
