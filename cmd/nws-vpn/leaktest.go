@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,6 +81,22 @@ func runLeaktest(ctx context.Context, out, notes io.Writer, file string, dirs st
 		err = exitStatus(code)
 	}
 	return err
+}
+
+// probesTogether counts what an exit has refused to the leak test as one, under
+// its name.
+func probesTogether(refused map[string]uint64) map[string]uint64 {
+	together := make(map[string]uint64, len(refused))
+	for text, n := range refused {
+		if slices.ContainsFunc(strings.Fields(text), func(word string) bool {
+			a, err := netip.ParseAddr(strings.TrimRight(word, ":,;"))
+			return err == nil && leaktest.IsProbe(a)
+		}) {
+			text = "probes of `nws-vpn leaktest`, to addresses that nobody has"
+		}
+		together[text] += n
+	}
+	return together
 }
 
 // tunnelState asks the running tunnel how it is. The problem is what blocks it, or

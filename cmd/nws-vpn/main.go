@@ -50,7 +50,7 @@ func statusOf(cmd *cobra.Command, err error) (status exitStatus, said bool) {
 }
 
 // ourPackages stand before errors, which is for those who read the program.
-var ourPackages = regexp.MustCompile(`(^|: |; |\n)(?:platform|tun|netstack|dnsintercept|nostrlink|envelope|session|box): `)
+var ourPackages = regexp.MustCompile(`(^|: |; |\n)(?:(?:platform|tun|netstack|dnsintercept|nostrlink|envelope|session|box): )+`)
 
 // forUser is the text of an error for who runs the program.
 func forUser(err error) string { return ourPackages.ReplaceAllString(err.Error(), "$1") }

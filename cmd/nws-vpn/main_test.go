@@ -58,7 +58,7 @@ func TestChooseExit(t *testing.T) {
 
 func TestErrorsForUsers(t *testing.T) {
 	for text, want := range map[string]string{
-		"platform: set after close":                         "set after close",
+		"platform: tun: set after close":                    "set after close",
 		"with --mtu 1: platform: an MTU of 1: use more":     "with --mtu 1: an MTU of 1: use more",
 		"first\ntun: open: box: no":                         "first\nopen: no",
 		"the platform: is no package here, nor is ws://box": "the platform: is no package here, nor is ws://box",

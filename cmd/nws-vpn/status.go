@@ -291,6 +291,7 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 // frequent reasons first.
 func mostRefused(refused map[string]uint64) []string {
 	const most = 5
+	refused = probesTogether(refused)
 	texts := slices.SortedFunc(maps.Keys(refused), func(a, b string) int {
 		return cmp.Or(cmp.Compare(refused[b], refused[a]), strings.Compare(a, b))
 	})

@@ -24,6 +24,10 @@ var (
 	group6 = netip.MustParseAddr("ff02::db8:0:1")
 )
 
+// IsProbe reports whether a is among the addresses that probes go to, and nothing
+// else does.
+func IsProbe(a netip.Addr) bool { return docs4.Contains(a) || docs6.Contains(a) }
+
 // portDiscard is where probes go that mean nothing (RFC 863), portDNS those
 // that ask for a name.
 const (
