@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,7 +66,11 @@ func runExits(ctx context.Context, out, notes io.Writer, cfg *config.Config, opt
 	}
 	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
 	defer cancel()
-	hub := nostrlink.NewHub(nostrlink.HubOptions{})
+	key, err := relayKey(&cfg.Up)
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // whoever may not read the key asks as a stranger
+		return err
+	}
+	hub := nostrlink.NewHub(nostrlink.HubOptions{AuthKey: key, AuthRelays: append([]string{}, cfg.Up.Relays...)})
 	defer hub.Close()
 	directory := hub.NewDirectory(cfg.Up.Relays, log)
 	rule, err := trustRule(&cfg.Up)

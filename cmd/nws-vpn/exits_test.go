@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -85,6 +86,27 @@ func TestExits(t *testing.T) {
 	}
 	if out, err := ran("exits"); err == nil || !strings.Contains(err.Error(), "--relay") {
 		t.Errorf("without a relay: %v: %s", err, out)
+	}
+}
+
+// A relay with members answers those who name the key of one.
+func TestExitsOfAPrivateRelay(t *testing.T) {
+	dir := t.TempDir()
+	key, file := filepath.Join(dir, "key"), filepath.Join(dir, "nws.toml")
+	member := envelopetest.NewKey(t)
+	if err := keyfile.Create(key, member); err != nil {
+		t.Fatal(err)
+	}
+	relay := serveTestRelay(t, func(c *config.Relay) { c.Members = []string{member.Public().NPub()} }).URL()
+	for settings, answered := range map[string]bool{"": false, "relay_key_file = \"" + filepath.ToSlash(key) + "\"\n": true} {
+		text := "log_level = \"error\"\n[up]\nrelays = [\"" + relay + "\"]\n" + settings
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := ran("exits", "--config", file)
+		if (err == nil) != answered || err != nil && !strings.Contains(err.Error(), "for its members") {
+			t.Errorf("with %q: %v: %s", settings, err, out)
+		}
 	}
 }
 
