@@ -38,7 +38,7 @@ func Down(ctx context.Context, stateDir string, unlock bool) error {
 	if unlock {
 		path += "?unlock=1"
 	}
-	_, err := Do(ctx, stateDir, http.MethodPost, path)
+	_, err := DoWithin(ctx, readPatience, stateDir, http.MethodPost, path) // it only agrees
 	if errors.Is(err, errNoAnswer) {
 		return ErrNotRunning
 	}
@@ -47,13 +47,21 @@ func Down(ctx context.Context, stateDir string, unlock bool) error {
 
 // Lock has the program of stateDir switch to lockdown.
 func Lock(ctx context.Context, stateDir string) error {
-	_, err := Do(ctx, stateDir, http.MethodPost, "/lock")
-	return err
+	return doIfAlive(ctx, stateDir, "/lock")
 }
 
 // Confirm keeps the tunnel of stateDir, which would be rolled back otherwise.
 func Confirm(ctx context.Context, stateDir string) error {
-	_, err := Do(ctx, stateDir, http.MethodPost, "/confirm")
+	return doIfAlive(ctx, stateDir, "/confirm")
+}
+
+// doIfAlive has the program do something, which may take a while, but finds out
+// soon when it is stopped.
+func doIfAlive(ctx context.Context, stateDir, path string) error {
+	if _, err := Status(ctx, stateDir); err != nil {
+		return err
+	}
+	_, err := Do(ctx, stateDir, http.MethodPost, path)
 	return err
 }
 
