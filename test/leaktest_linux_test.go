@@ -71,6 +71,9 @@ func TestLeaktestFindsNothing(t *testing.T) {
 		t.Errorf("as it should be:\n%v", r)
 	}
 	tun.restored(before)
+	if text := tun.nwsEnds(true, "status"); strings.Contains(text, "192.0.2.") || !strings.Contains(text, "probes of `nws-vpn leaktest`") {
+		t.Errorf("what the exit refused to it:\n%s", text)
+	}
 	// Its probes were tried, and its judge saw.
 	if _, found := r.line("judge"); !strings.Contains(found, "eth0") {
 		t.Errorf("the judge: %s", found)
