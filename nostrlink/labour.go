@@ -19,10 +19,12 @@ type labour struct {
 	key envelope.SecretKey // of all events
 
 	mu   sync.Mutex
-	asks map[*post]int  // bits
-	of   [32]byte       // the last event that was worked on,
-	made announce.Event // what came of it,
-	bits int            // and what was aimed at
+	asks map[*post]int // bits
+
+	working sync.Mutex     // held while it takes, and guards what follows
+	of      [32]byte       // the last event that was worked on,
+	made    announce.Event // what came of it,
+	bits    int            // and what was aimed at
 }
 
 // deliver is post.deliver with the work that the relay asks for: it says so in
@@ -44,11 +46,13 @@ func (l *labour) deliver(ctx context.Context, p *post, ev announce.Event) error 
 // add returns an event with the work that a relay is known to ask for.
 func (l *labour) add(ctx context.Context, p *post, ev announce.Event) (announce.Event, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	bits := l.asks[p]
+	l.mu.Unlock()
 	if bits == 0 {
 		return ev, nil
 	}
+	l.working.Lock()
+	defer l.working.Unlock()
 	if l.of == ev.ID && l.bits >= bits {
 		return l.made, nil
 	}
