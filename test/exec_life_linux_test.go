@@ -192,3 +192,13 @@ func TestExecForbidden(t *testing.T) {
 		}
 	})
 }
+
+// Why exec does not get through is said once.
+func TestExecWithoutAWay(t *testing.T) {
+	tun := newTunnel(t)
+	res, err := tun.Run(tun.ctx, tun.Client, "exec", "--exit", tun.key, "--relay", world.RelayURL, "true")
+	if err != nil || res.Code != 125 || strings.Count(res.Output, world.RelayIP) != 1 || strings.Count(res.Output, tun.key) != 1 ||
+		!strings.Contains(res.Output, "nws-vpn: there is no way to the exit") || !strings.Contains(res.Output, "nws-vpn doctor") {
+		t.Errorf("code %d, %v: %s", res.Code, err, res.Output)
+	}
+}
