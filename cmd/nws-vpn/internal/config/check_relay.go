@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -41,23 +42,27 @@ func (d *decoder) checkRelay(r *Relay) {
 		key                string
 	}{
 		{r.MaxKept, 1, 1 << 24, "max_kept"},
-		{int(r.MaxKeptBytes), 1 << 16, 1 << 30, "max_kept_bytes"},
-		{int(r.MaxEventBytes), 1024, 1 << 24, "max_event_bytes"},
+		{bounded(r.MaxKeptBytes), 1 << 16, 1 << 30, "max_kept_bytes"},
+		{bounded(r.MaxEventBytes), 1024, 1 << 24, "max_event_bytes"},
 		{r.MaxConnections, 1, 1 << 20, "max_connections"},
 		{r.MaxConnectionsPerAddress, 1, 1 << 20, "max_connections_per_address"},
 		{r.MaxSubscriptions, 1, 1 << 16, "max_subscriptions"},
 		{r.EventsPerSecond, 0, 1 << 30, "events_per_second"},
-		{int(r.BytesPerSecond), 0, 1 << 30, "bytes_per_second"},
+		{bounded(r.BytesPerSecond), 0, 1 << 30, "bytes_per_second"},
 		{r.RequestsPerSecond, 0, 1 << 30, "requests_per_second"},
 		{r.AddressEventsPerSecond, 0, 1 << 30, "address_events_per_second"},
-		{int(r.AddressBytesPerSecond), 0, 1 << 30, "address_bytes_per_second"},
+		{bounded(r.AddressBytesPerSecond), 0, 1 << 30, "address_bytes_per_second"},
 		{r.AddressRequestsPerSecond, 0, 1 << 30, "address_requests_per_second"},
 		{r.KeyEventsPerSecond, 0, 1 << 30, "key_events_per_second"},
-		{int(r.KeyBytesPerSecond), 0, 1 << 30, "key_bytes_per_second"},
+		{bounded(r.KeyBytesPerSecond), 0, 1 << 30, "key_bytes_per_second"},
 	} {
 		is(within(n.value, n.least, n.most), n.key)
 	}
 }
+
+// bounded is a size as a number that every machine's int holds; all limits are
+// below the largest.
+func bounded(s Size) int { return int(min(s, math.MaxInt32)) }
 
 // CheckMetrics finds a place for figures that others could read.
 func CheckMetrics(s string) error {

@@ -50,7 +50,8 @@ func TestSizesOfTheRelay(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`max_kept_bytes = "1kB"`: "f:2: relay.max_kept_bytes: want a number from 65536", `max_kept_bytes = "lots"`: `f:2: relay.max_kept_bytes: want a number of bytes, such as "500kB"`,
-		"bytes_per_second = -1": "f:2: relay.bytes_per_second: want a number of bytes",
+		`max_kept_bytes = "1TiB"`: "f:2: relay.max_kept_bytes: want a number from 65536 to",
+		"bytes_per_second = -1":   "f:2: relay.bytes_per_second: want a number of bytes",
 	} {
 		if _, err := Parse("f", []byte("[relay]\n"+text+"\n")); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
