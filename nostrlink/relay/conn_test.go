@@ -67,7 +67,7 @@ func TestErrorsNameTheHop(t *testing.T) {
 		{"silent", relaytest.Behaviour{Mute: true}, relay.Options{}, []string{"accepted the connection but did not answer the subscription within 10s", "try another"}},
 		{"no EOSE", relaytest.Behaviour{NoEOSE: true}, relay.Options{}, []string{"did not answer the subscription within 10s"}},
 		{"refused", relaytest.Behaviour{Closed: "blocked: go\naway"}, relay.Options{}, []string{"refused the subscription: blocked: go away"}},
-		{"refused without words", relaytest.Behaviour{Greeting: []string{`["CLOSED","s"]`}, NoEOSE: true}, relay.Options{}, []string{"refused the subscription: no reason given"}},
+		{"refused without words", relaytest.Behaviour{ClosedWithoutWords: true}, relay.Options{}, []string{"refused the subscription: no reason given"}},
 		{"wants to know us", relaytest.Behaviour{Auth: true}, relay.Options{}, []string{"refused the subscription: auth-required:", "no key was given"}},
 		{"drops us", relaytest.Behaviour{CutAfter: 1}, relay.Options{}, []string{"connection ended", "dropped"}},
 		{"sends too much", relaytest.Behaviour{Greeting: []string{strings.Repeat(" ", 2000)}, NoEOSE: true}, relay.Options{MaxMessage: 1000}, []string{"sent a message of more than 1000 bytes"}},

@@ -26,6 +26,8 @@ type Behaviour struct {
 	NoEOSE bool
 	// Closed, unless "", refuses every subscription with that reason.
 	Closed string
+	// ClosedWithoutWords refuses them with no reason, not even an empty one.
+	ClosedWithoutWords bool
 	// Keep is how many of the last events are kept and repeated to each new
 	// subscription that they match, as strfry does with ephemeral events.
 	Keep int

@@ -2,6 +2,7 @@ package relaytest
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -155,6 +156,10 @@ func (c *conn) subscribe(b Behaviour, m nip01.ClientMessage) {
 	}
 	if refusal != "" {
 		c.answer(nip01.AppendClosed(nil, m.Token, refusal))
+		return
+	}
+	if b.ClosedWithoutWords {
+		c.answer(fmt.Appendf(nil, `["CLOSED",%s]`, m.Token))
 		return
 	}
 	filters, err := nip01.ParseFilters(m.Filters, 1000)
