@@ -38,7 +38,8 @@ func (tun *tunnel) within(f func(tun *tunnel)) {
 }
 
 // judge sees every frame on the client's uplinks, and knows which may leave:
-// those of TCP to the relays' addresses and ports, DHCP, ARP and neighbour
+// those of TCP to the relays' addresses and ports, or to port 80 there, where a
+// captive portal is looked for while no relay answers, DHCP, ARP and neighbour
 // discovery.
 type judge struct {
 	tun      *tunnel
@@ -60,7 +61,9 @@ func (tun *tunnel) judge(devices ...string) *judge {
 	tun.t.Helper()
 	j := &judge{tun: tun}
 	for _, ip := range []string{world.RelayIP, world.RelayIP6} {
-		j.relays = append(j.relays, netip.AddrPortFrom(netip.MustParseAddr(ip), 7777))
+		for _, port := range []uint16{7777, 80} {
+			j.relays = append(j.relays, netip.AddrPortFrom(netip.MustParseAddr(ip), port))
+		}
 	}
 	if len(devices) == 0 {
 		devices = []string{"eth0"}

@@ -145,7 +145,7 @@ func TestLeakRelayNames(t *testing.T) {
 	const second = "10.77.2.3"
 	must(t, tun.Relay.AddAddress("eth0", second+"/24"))
 	wire := tun.judge()
-	wire.relays = append(wire.relays, netip.MustParseAddrPort(second+":7777"), netip.MustParseAddrPort(world.WebIP+":7777"))
+	wire.relays = append(wire.relays, netip.MustParseAddrPort(second+":7777"), netip.MustParseAddrPort(second+":80"), netip.MustParseAddrPort(world.WebIP+":7777"))
 	probes := plainProbes()
 	all := wire.prove(probes...)
 	wire.allow(func(p netlab.Packet) bool {

@@ -128,8 +128,9 @@ const head = `# Leak checks
 Made by "make leak-doc" from the tests; do not edit.
 
 The judge is a sniffer on the client's uplinks: from "nws-vpn up" until
-"nws-vpn down", only frames of TCP to the relays' addresses and ports, DHCP, ARP
-and neighbour discovery may leave. Each probe is first sent with the VPN off, and
+"nws-vpn down", only frames of TCP to the relays' addresses and ports (and to port 80
+there, where a captive portal is looked for while no relay answers), DHCP, ARP and
+neighbour discovery may leave. Each probe is first sent with the VPN off, and
 must be seen then. All of it runs in network namespaces, as root, by "make test".
 
 What no check can show: a program with CAP_NET_RAW that writes Ethernet frames
