@@ -57,7 +57,11 @@ func runRelay(ctx context.Context, out io.Writer, load func() (*config.Config, e
 			}
 		}
 	})
-	return r.server.Serve(ctx)
+	err = r.server.Serve(ctx)
+	if err == nil {
+		r.log.Info("stopped", "why", endOf(ctx))
+	}
+	return err
 }
 
 // reload reads the configuration again and has it hold from now on, as far as that
