@@ -23,7 +23,7 @@ func TestEndOfAnExitIsLogged(t *testing.T) {
 	}
 	defer server.Close()
 	signalled, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("terminated signal received"))
+	cancel(signalError("terminated signal received"))
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	for _, test := range []struct {
@@ -78,3 +78,9 @@ func TestLogOfANameNamesIt(t *testing.T) {
 		}
 	}
 }
+
+// signalError is as the cause that signal.NotifyContext gives.
+type signalError string
+
+func (s signalError) Error() string        { return string(s) }
+func (s signalError) Is(target error) bool { return target == context.Canceled }

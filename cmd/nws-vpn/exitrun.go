@@ -254,7 +254,8 @@ func (r *exitRun) wait(ctx context.Context, failed <-chan error) (why string, er
 
 // endOf says why ctx has ended: by a signal, if one has come.
 func endOf(ctx context.Context) string {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+	// That of a signal is context.Canceled, too, for errors.Is.
+	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
 		return cause.Error()
 	}
 	return "asked to end"

@@ -265,7 +265,10 @@ func printExitReport(out io.Writer, s *exitReport, now time.Time) error {
 		}
 	}
 	line("admission", "%s, %d banned", oneLine(s.Admission), s.Bans)
-	line("policy", "%s after %d rules", oneLine(s.Policy), s.Rules)
+	line("policy", "%s", oneLine(s.Policy))
+	if s.Rules > 0 {
+		line("", "after rules of its own: %d", s.Rules)
+	}
 	line("sessions", "%d", s.Sessions)
 	line("flows", "%d open, %d being dialled; since the start %d TCP, %d UDP, %d DNS, %d ping", s.Flows.Open, s.Flows.Dialling, s.Flows.TCP, s.Flows.UDP, s.Flows.DNS, s.Flows.Ping)
 	line("sent", "%v, %v/s now", config.Size(s.Bytes.Sent), config.Size(s.Rates.Sent))
