@@ -90,8 +90,12 @@ var tattle = []string{"DATA RACE", "panic:", "nsec1", world.WebIP, world.WebIP6,
 
 func (tun *tunnel) judgeOutput(name, output string) {
 	for _, word := range tattle {
-		if strings.Contains(output, word) {
-			tun.t.Errorf("%s printed %q", name, word)
+		for line := range strings.Lines(output) {
+			// An exit names its own name server when that fails.
+			own := word == world.DNSIP && strings.Contains(line, `msg="exit: a name server `)
+			if strings.Contains(line, word) && !own {
+				tun.t.Errorf("%s printed %q", name, word)
+			}
 		}
 	}
 	if tun.t.Failed() {

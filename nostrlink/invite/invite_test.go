@@ -75,7 +75,7 @@ func TestHostileInvites(t *testing.T) {
 		"nothing":             "",
 		"an npub":             good.Exit.NPub(),
 		"cut":                 text[:len(text)-8],
-		"a letter changed":    text[:20] + string('a'+('b'-text[20])%2+1) + text[21:],
+		"a letter changed":    text[:20] + strings.Map(func(r rune) rune { return map[bool]rune{true: 'c', false: 'b'}[r == 'b'] }, text[20:21]) + text[21:],
 		"not base 32":         text + "!",
 		"another version":     raw([]byte{9, 1, 2}),
 		"empty body":          raw([]byte{version}),
