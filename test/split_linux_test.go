@@ -261,7 +261,15 @@ func TestSplitIncludeNeedsNames(t *testing.T) {
 	tun.startExit()
 	tun.run("mount", "--bind", "/etc/resolv.conf", "/etc/resolv.conf")
 	tun.run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
+	// Without a tunnel, it is as if there had been none.
 	up := tun.begin("--include-domain", "other.example")
+	tun.ended(up, false)
+	if out := up.Output(); !strings.Contains(out, "/etc/resolv.conf") || !strings.Contains(out, "the machine is as it was") {
+		t.Errorf("it says %s", out)
+	}
+	tun.restored(before)
+	// Who insists stays closed.
+	up = tun.begin("--include-domain", "other.example", "--retry")
 	tun.awaitLine(up, "state=blocked")
 	if because := fmt.Sprint(tun.status()["blocked_because"]); !strings.Contains(because, "/etc/resolv.conf") {
 		t.Errorf("status says %s", because)
