@@ -369,7 +369,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(commented.ReplaceAllString(example(f), "$1")))
 	for _, s := range []string{
 		"", "up.mtu = 1500", "[[up]]", "[exit.services]\n80 = \"x:1\"", "names = {a.b = 1}", "[names]\n\"\" = 1", "x = [[1], {a = 2}]",
-		"up = {mtu = 0x5dc, dns = true}", "a = 1979-05-27T07:32:00Z", "mtu = inf", "[\"a\\nb\"]\n\"\\u0000\" = 1", "up.up.up = 1",
+		"up = {mtu = 0x5dc, dns = true}", "a = 1979-05-27T07:32:00Z", "mtu = inf", "\x19", "[\"a\\nb\"]\n\"\\u0000\" = 1", "up.up.up = 1",
 	} {
 		f.Add([]byte(s))
 	}

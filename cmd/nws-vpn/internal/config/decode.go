@@ -28,7 +28,7 @@ func Parse(file string, text []byte) (*Config, error) {
 		if e := (toml.ParseError{}); errors.As(err, &e) {
 			p.line, p.text = e.Position.Line, e.Message
 			// What ends too early is taken for a fault of the next line.
-			if at := e.Position.Start; at < len(text) && text[at] == '\n' {
+			if at := e.Position.Start; at >= 0 && at < len(text) && text[at] == '\n' {
 				p.line = 1 + bytes.Count(text[:at], []byte{'\n'})
 			}
 		}
