@@ -227,7 +227,7 @@ func (l *Link) serveSessions(ctx context.Context, up *opened, beside *sync.WaitG
 		next, err := l.keep(ctx, up)
 		if errors.Is(err, errGoesAway) {
 			l.opts.Log.Info("the exit goes away: another process of it takes the new flows")
-			l.set(Connected, next, nil)
+			l.set(Connected, next, nil) // so that no dial begins in what is left
 			left := up
 			beside.Go(func() { l.leave(ctx, left) })
 			up = next
