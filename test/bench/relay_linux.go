@@ -89,6 +89,13 @@ func serveKhatru(ctx context.Context, _ []string) error {
 
 // startLoopback starts a relay and returns its URL.
 func startLoopback(ctx context.Context, command []string) (url string, pid int, stop func(), err error) {
+	line, pid, stop, err := startUntil(ctx, command, "")
+	return strings.TrimPrefix(line, "relay listening "), pid, stop, err
+}
+
+// startUntil starts a program and returns the first line of its output that begins
+// with prefix.
+func startUntil(ctx context.Context, command []string, prefix string) (line string, pid int, stop func(), err error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -102,13 +109,14 @@ func startLoopback(ctx context.Context, command []string) (url string, pid int, 
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		stop()
-		return "", 0, nil, err
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if line = lines.Text(); strings.HasPrefix(line, prefix) {
+			go io.Copy(io.Discard, out)
+			return line, cmd.Process.Pid, stop, nil
+		}
 	}
-	go io.Copy(io.Discard, out)
-	return strings.TrimPrefix(strings.TrimSpace(line), "relay listening "), cmd.Process.Pid, stop, nil
+	stop()
+	return "", 0, nil, fmt.Errorf("%s ended before it was ready", command[0])
 }
 
 // relayCPU sends the largest events from one publisher to one subscriber and

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -86,26 +85,8 @@ func startLoopbackExit(ctx context.Context, binary, dir, relay string) (npub str
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", 0, nil, err
 	}
-	cmd := exec.CommandContext(ctx, binary, "exit", "--config", config, "--key", key, "--relay", relay, "--allow-root")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", 0, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", 0, nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	}
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if strings.HasPrefix(lines.Text(), "ready") {
-			return strings.TrimSpace(string(made)), cmd.Process.Pid, stop, nil
-		}
-	}
-	stop()
-	return "", 0, nil, errors.New("the exit did not get ready")
+	_, pid, stop, err = startUntil(ctx, []string{binary, "exit", "--config", config, "--key", key, "--relay", relay, "--allow-root"}, "ready")
+	return strings.TrimSpace(string(made)), pid, stop, err
 }
 
 // peakMB is the most resident memory that a process has had.
