@@ -1,7 +1,6 @@
 package test
 
 import (
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,24 +78,16 @@ func TestBypass(t *testing.T) {
 
 // The command has the terminal.
 func TestBypassAtATerminal(t *testing.T) {
-	script := needProgram(t, "script")
 	tun := splitWorld(t)
 	tun.startRelay()
 	tun.startExit()
 	tun.startUp()
 	line := tun.Binary() + " bypass --state-dir " + world.StateDir + ` sh -c 'tty; trap "echo interrupted; exit 5" INT; echo ready; while :; do sleep 0.05; done'`
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
-	p, err := tun.Client.Start(netlab.CommandOptions{Stdin: r}, script, "-qec", line, "/dev/null")
-	tun.started("terminal", p, err)
+	p, keys := tun.terminal(line)
 	tun.awaitLine(p, "/dev/pts/")
 	tun.awaitLine(p, "ready")
-	tun.press(w, "\x03")
+	tun.press(keys, "\x03")
 	tun.awaitLine(p, "interrupted")
-	w.Close()
+	keys.Close()
 	tun.ends(p, 5)
 }

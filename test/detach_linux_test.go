@@ -1,7 +1,6 @@
 package test
 
 import (
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,23 +85,15 @@ func TestDetachInterruptedTwice(t *testing.T) {
 }
 
 func TestDetachInterruptedAtATerminal(t *testing.T) {
-	script := needProgram(t, "script")
 	tun := newTunnel(t)
 	tun.startRelay()
 	before := tun.snapshot()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
 	line := strings.Join(append([]string{tun.Binary()}, tun.upArgs("--detach", "--retry", "--state-dir", world.StateDir)...), " ")
-	p, err := tun.Client.Start(netlab.CommandOptions{Stdin: r}, script, "-qec", line, "/dev/null")
-	tun.started("terminal", p, err)
+	p, keys := tun.terminal(line)
 	tun.connecting()
-	tun.press(w, "\x03")
+	tun.press(keys, "\x03")
 	tun.awaitLine(p, "interrupted: the machine is as it was")
-	w.Close()
+	keys.Close()
 	tun.ends(p, 1)
 	tun.restored(before)
 }

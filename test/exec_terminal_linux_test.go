@@ -12,20 +12,27 @@ import (
 // exec.
 const execScript = nobodyDir + "/exec"
 
-// atTerminal runs a line of bash at a terminal of its own. What is written to
-// keys is typed there. The line's end is the process's.
+// atTerminal runs a line of bash at a terminal, beside execScript.
 func (tun *tunnel) atTerminal(line string) (p *netlab.Process, keys io.WriteCloser) {
 	tun.t.Helper()
-	needProgram(tun.t, "bash")
 	err := tun.Client.WriteFile(execScript, []byte("#!/bin/sh\nexec "+strings.Join(tun.execWords(), " ")+` "$@"`+"\n"))
 	if err != nil {
 		tun.t.Fatal(err)
 	}
 	tun.run("chmod", "755", execScript)
+	return tun.terminal("stty rows 33 cols 77; " + line)
+}
+
+// terminal runs a line of bash at a terminal of its own. What is written to
+// keys is typed there. The line's end is the process's: bash lets the last
+// command take its place, where another shell would wait for it and die of the
+// keys that are meant for it.
+func (tun *tunnel) terminal(line string) (p *netlab.Process, keys io.WriteCloser) {
+	tun.t.Helper()
 	r, w := io.Pipe()
 	tun.t.Cleanup(func() { w.Close() })
 	opts := netlab.CommandOptions{Stdin: r, Env: []string{"SHELL=" + needProgram(tun.t, "bash")}}
-	p, err = tun.Client.Start(opts, needProgram(tun.t, "script"), "-qec", "stty rows 33 cols 77; "+line, "/dev/null")
+	p, err := tun.Client.Start(opts, needProgram(tun.t, "script"), "-qec", line, "/dev/null")
 	return tun.started("terminal", p, err), w
 }
 
