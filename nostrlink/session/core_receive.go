@@ -43,7 +43,7 @@ func (c *core) receive(now time.Duration, p *pathState, packet []byte) {
 		}
 		switch f.Type {
 		case wire.FrameData, wire.FrameDataFin, wire.FrameDatagram:
-			c.dataAt = now
+			c.dataAt = max(now, 1) // 0 is never
 		}
 		keep = c.onFrame(now, f) && keep
 		if c.err != nil {
