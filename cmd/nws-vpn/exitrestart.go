@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 )
 
 // restartTimeout bounds how long a new process may take until it has taken over.
@@ -49,7 +51,7 @@ func (r *exitRun) restart(ctx context.Context) (change string, err error) {
 	select {
 	case <-r.replaced:
 		// Its own word would not count: it is not yet the service's main process.
-		underServiceManager().notify(fmt.Sprintf("MAINPID=%d", next.Process.Pid))
+		service.Current().Notify(fmt.Sprintf("MAINPID=%d", next.Process.Pid))
 		return r.inherited().change(), nil
 	case err := <-ended:
 		return "", fmt.Errorf("the new process has ended (%v) and this one stays: its log says why", err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 	"github.com/nws-vpn/nws-vpn/exit"
 	"github.com/nws-vpn/nws-vpn/exit/admission"
 )
@@ -297,7 +298,7 @@ func (r *exitRun) openDoors(ctx context.Context, beside *sync.WaitGroup) error {
 	r.mu.Lock()
 	r.socket = socket
 	r.mu.Unlock()
-	underServiceManager().notify("READY=1")
+	service.Current().Notify("READY=1")
 	metrics, err := listenMetrics(r.config().Exit.Metrics)
 	if err != nil || metrics == nil {
 		return err

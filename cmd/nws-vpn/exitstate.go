@@ -10,6 +10,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 )
 
 // What is in an exit's state directory, beside the control socket.
@@ -32,10 +33,7 @@ func setStateDir(e *config.Exit, getenv func(string) string) string {
 	if e.StateDir != "" {
 		return e.StateDir
 	}
-	if dirs := filepath.SplitList(getenv("STATE_DIRECTORY")); len(dirs) > 0 && filepath.IsAbs(dirs[0]) {
-		return dirs[0]
-	}
-	return ""
+	return service.StateDir(getenv)
 }
 
 // isExitState reports whether an exit has used a directory, as far as can be seen.

@@ -13,6 +13,8 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -152,15 +154,16 @@ func (ca *fakeCA) issue(payload []byte) error {
 }
 
 // TestRelayGetsItsCertificate by ACME when the first client comes, for its own
-// name only, and keeps it.
+// name only, and keeps it in the directory that a service has.
 func TestRelayGetsItsCertificate(t *testing.T) {
 	const host = "relay.example"
 	ca, dir := newFakeCA(t, host), t.TempDir()
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
+	t.Setenv("STATE_DIRECTORY", dir)
 	for range 2 { // the second time from the directory
 		r := serveTestRelay(t, func(c *config.Relay) {
-			c.ACMEHosts, c.ACMEDir, c.ACMEDirectory = []string{host}, dir, ca.web.URL+"/dir"
+			c.ACMEHosts, c.ACMEDirectory = []string{host}, ca.web.URL+"/dir"
 		})
 		ca.target.Store(r.Addr().String())
 		if r.URL() != "wss://"+host {
@@ -179,5 +182,20 @@ func TestRelayGetsItsCertificate(t *testing.T) {
 	}
 	if n := ca.issued.Load(); n != 1 {
 		t.Errorf("%d certificates", n)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "acme", host)); err != nil {
+		t.Errorf("the certificate is not kept: %v", err)
+	}
+}
+
+func TestACMEDir(t *testing.T) {
+	for _, c := range []struct{ configured, service, want string }{
+		{"", "", "/var/lib/nws-vpn/acme"},
+		{"", "/var/lib/nws-vpn-relay", "/var/lib/nws-vpn-relay/acme"},
+		{"/srv/acme", "/var/lib/nws-vpn-relay", "/srv/acme"},
+	} {
+		if got := acmeDir(&config.Relay{ACMEDir: c.configured}, func(string) string { return c.service }); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
 	}
 }

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 )
 
 // explainListen adds to the error of listening for clients what to do about it.
@@ -27,7 +28,7 @@ func explainDatabase(err error) error {
 	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EROFS) {
 		return err
 	}
-	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // of systemd
+	if dir := service.StateDir(os.Getenv); dir != "" {
 		return fmt.Errorf("%w: this service writes to %s and nowhere else: set database in section [relay] to a file in there", err, dir)
 	}
 	return fmt.Errorf("%w: name a file in a directory that is there and that this user may write to", err)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/keyfile"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 )
 
 // checkTLS finds what makes no sense about the relay's certificate.
@@ -41,12 +44,13 @@ func relayTLS(c *config.Relay, log *slog.Logger) (settings *tls.Config, files *c
 		}
 		settings = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.get(time.Now()) }}
 	case len(c.ACMEHosts) > 0:
-		if err := os.MkdirAll(c.ACMEDir, 0o700); err != nil {
+		dir := acmeDir(c, os.Getenv)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, nil, fmt.Errorf("the directory for ACME: %w (acme_dir in section [relay] names another one)", err)
 		}
 		manager := &autocert.Manager{
 			Prompt:     autocert.AcceptTOS,
-			Cache:      autocert.DirCache(c.ACMEDir),
+			Cache:      autocert.DirCache(dir),
 			HostPolicy: autocert.HostWhitelist(c.ACMEHosts...),
 			Email:      c.ACMEEmail,
 			Client:     &acme.Client{DirectoryURL: c.ACMEDirectory, UserAgent: "nws-vpn"},
@@ -58,6 +62,15 @@ func relayTLS(c *config.Relay, log *slog.Logger) (settings *tls.Config, files *c
 	settings.MinVersion = tls.VersionTLS12
 	settings.NextProtos = append([]string{"http/1.1"}, settings.NextProtos...) // no HTTP/2: websockets take connections over
 	return settings, files, nil
+}
+
+// acmeDir is where the account and the certificates of ACME are kept: as
+// configured, or in the service's own directory, or where root's relay has it.
+func acmeDir(c *config.Relay, getenv func(string) string) string {
+	if c.ACMEDir != "" {
+		return c.ACMEDir
+	}
+	return filepath.Join(cmp.Or(service.StateDir(getenv), "/var/lib/nws-vpn"), "acme")
 }
 
 // certificateFiles is a certificate that is read anew after its files change.

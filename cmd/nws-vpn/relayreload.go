@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 )
 
 // relayRun is the relay of a process of its own.
@@ -43,6 +44,7 @@ func runRelay(ctx context.Context, out io.Writer, load func() (*config.Config, e
 	if r.server, err = openRelay(&cfg.Relay, nil, nil, out, r.log); err != nil {
 		return err
 	}
+	service.Current().Notify("READY=1") // it listens
 	ctx, cancel := context.WithCancel(ctx)
 	var reloading sync.WaitGroup
 	defer reloading.Wait()

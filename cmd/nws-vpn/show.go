@@ -42,12 +42,12 @@ func (s *supervisor) show(step lifecycle.Step, e event) {
 	} else {
 		s.log.Info("the tunnel's state has changed", "state", step.State)
 	}
-	s.service.notify("STATUS=" + step.State.String())
+	s.manager.Notify("STATUS=" + step.State.String())
 	if step.State == lifecycle.Connected {
 		s.greet()
 	}
 	if s.persist {
-		s.service.notify("READY=1")
+		s.manager.Notify("READY=1")
 	}
 }
 
@@ -63,5 +63,5 @@ func (s *supervisor) greet() {
 	link := s.tunnel.router.Main()
 	fmt.Fprintf(s.out, "connected to %s through %s\n", link.Exit().NPub(), link.Status().Relay)
 	s.ready.tell(wordReady)
-	s.service.notify("READY=1")
+	s.manager.Notify("READY=1")
 }

@@ -98,9 +98,9 @@ func (s *supervisor) hangUp() {
 func (s *supervisor) finish(policy platform.Config, e event) {
 	s.over = true
 	if s.reload {
-		s.service.notify("RELOADING=1")
+		s.manager.Notify("RELOADING=1")
 	} else {
-		s.service.notify("STOPPING=1")
+		s.manager.Notify("STOPPING=1")
 	}
 	s.wayTell(false)
 	s.stop()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 	"github.com/nws-vpn/nws-vpn/dnsintercept"
 	"github.com/nws-vpn/nws-vpn/netstack"
@@ -32,7 +33,7 @@ type supervisor struct {
 	wayTell  func(all bool) // see holdBack
 	out      io.Writer
 	platform platform.Configurator
-	service  *serviceManager
+	manager  *service.Manager
 	persist  bool // a first attempt that fails is no end
 	exit     name.Name
 	relays   []string       // the user's own
@@ -82,7 +83,7 @@ type supervisor struct {
 func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Writer, log *slog.Logger) (*supervisor, error) {
 	s := &supervisor{
 		cfg: cfg, dirs: dirs, log: log, out: out, credentials: o.credentials,
-		service: underServiceManager(), persist: o.retry || isRestarted(), ready: o.ready,
+		manager: service.Current(), persist: o.retry || isRestarted(), ready: o.ready,
 		events: make(chan event, 16), wake: make(chan struct{}, 1),
 		started: time.Now(),
 	}
@@ -172,7 +173,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	defer signal.Stop(hangups)
 	retry := time.NewTimer(0)
 	<-retry.C
-	alive := s.service.heartbeat()
+	alive := s.manager.Heartbeat()
 	defer alive.Stop()
 	ended := ctx.Done()
 	s.take(event{what: lifecycle.UpRequested})
@@ -196,7 +197,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		case <-hangups:
 			s.hangUp()
 		case <-alive.C:
-			s.service.notify("WATCHDOG=1")
+			s.manager.Notify("WATCHDOG=1")
 		}
 	}
 	return s.why

@@ -346,7 +346,6 @@ func Default() *Config {
 			MaxKept:      10000,
 			MaxKeptBytes: 64 << 20,
 
-			ACMEDir:       "/var/lib/nws-vpn/acme",
 			ACMEDirectory: "https://acme-v02.api.letsencrypt.org/directory",
 
 			MaxEventBytes:            65536,

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/service"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 )
 
@@ -73,7 +74,7 @@ func Explain(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // of systemd
+	if dir := service.StateDir(os.Getenv); dir != "" {
 		return fmt.Errorf("%w: this service has a user of its own, so put the file into its directory %s, with the owner of that, or hand it over with LoadCredential= in the unit", err, dir)
 	}
 	return fmt.Errorf("%w: this runs as user %d, so give the file to that user with chown", err, os.Geteuid())

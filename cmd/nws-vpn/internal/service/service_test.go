@@ -1,4 +1,4 @@
-package main
+package service
 
 import (
 	"net"
@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-func TestServiceManager(t *testing.T) {
+func TestManager(t *testing.T) {
 	env := map[string]string{}
 	getenv := func(key string) string { return env[key] }
-	if m := findServiceManager(getenv, 7); m != nil {
+	if m := Find(getenv, 7); m != nil {
 		t.Fatalf("found %v where there is none", m)
 	}
-	var none *serviceManager
-	none.notify("READY=1") // does nothing
-	none.heartbeat().Stop()
+	var none *Manager
+	none.Notify("READY=1") // does nothing
+	none.Heartbeat().Stop()
 
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -36,28 +36,42 @@ func TestServiceManager(t *testing.T) {
 		{"soon", "7", 0},
 	} {
 		env["WATCHDOG_USEC"], env["WATCHDOG_PID"] = c.usec, c.pid
-		m := findServiceManager(getenv, 7)
+		m := Find(getenv, 7)
 		if m == nil || m.watchdog != c.want {
 			t.Errorf("WATCHDOG_USEC=%s WATCHDOG_PID=%s: %+v, want %v", c.usec, c.pid, m, c.want)
 		}
 	}
-	findServiceManager(getenv, 7).notify("READY=1")
+	Find(getenv, 7).Notify("READY=1")
 	buf := make([]byte, 64)
 	n, err := conn.Read(buf)
 	if err != nil || string(buf[:n]) != "READY=1" {
 		t.Errorf("the manager hears %q, %v", buf[:n], err)
 	}
 	env["WATCHDOG_USEC"], env["WATCHDOG_PID"] = "3000", "7"
-	beat := findServiceManager(getenv, 7).heartbeat()
+	beat := Find(getenv, 7).Heartbeat()
 	defer beat.Stop()
 	<-beat.C
 
 	for _, bad := range []string{"relative", "vsock:2:1"} {
 		env["NOTIFY_SOCKET"] = bad
-		if m := findServiceManager(getenv, 7); m != nil {
+		if m := Find(getenv, 7); m != nil {
 			t.Errorf("NOTIFY_SOCKET=%s: found %v", bad, m)
 		}
 	}
 	conn.Close()
-	findServiceManager(func(string) string { return path }, 7).notify("STOPPING=1") // nobody is there
+	Find(func(string) string { return path }, 7).Notify("STOPPING=1") // nobody is there
+}
+
+func TestStateDir(t *testing.T) {
+	for set, want := range map[string]string{
+		"":                              "",
+		"/var/lib/nws-vpn-exit":         "/var/lib/nws-vpn-exit",
+		"/var/lib/first:/var/lib/other": "/var/lib/first",
+		"relative":                      "",
+	} {
+		got := StateDir(func(key string) string { return map[string]string{"STATE_DIRECTORY": set}[key] })
+		if got != want {
+			t.Errorf("STATE_DIRECTORY=%s: %q, want %q", set, got, want)
+		}
+	}
 }
