@@ -32,6 +32,9 @@ var exitChanges = []exitChange{
 	{"announcement", []string{"rules", "policy", "allow_private", "contact", "admission"}, (*exitRun).setAnnouncement},
 }
 
+// relayChange is that of the relay within the exit, in section [relay].
+var relayChange = exitChange{"relay", nil, func(r *exitRun, c *config.Config) error { return r.embedded.server.change(&c.Relay) }}
+
 // setServices has the names' services be those of c.
 func (r *exitRun) setServices(c *config.Config) error {
 	for _, n := range r.names {
@@ -168,8 +171,12 @@ func planReload(started, old, next *config.Config) (changes []exitChange, restar
 	if !sameNames(started.Exit.Names, next.Exit.Names) {
 		restart = append(restart, "exit.names")
 	}
-	if next.Exit.RelayListen != "" && !reflect.DeepEqual(started.Relay, next.Relay) {
-		restart = append(restart, "relay")
+	if started.Exit.RelayListen != "" {
+		if now, _ := planRelayReload(&old.Relay, &next.Relay); len(now) > 0 {
+			changes = append(changes, relayChange)
+		}
+		_, later := planRelayReload(&started.Relay, &next.Relay)
+		restart = append(restart, slices.DeleteFunc(later, func(key string) bool { return key == "relay.listen" })...)
 	}
 	return changes, restart
 }

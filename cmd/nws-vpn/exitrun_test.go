@@ -71,6 +71,7 @@ func (e *testExit) write(text string) {
 
 // runningExit is an exit that serves.
 type runningExit struct {
+	said  string // the line that it was ready with
 	lines chan string
 	ended chan error
 	stop  context.CancelFunc
@@ -97,6 +98,7 @@ func (e *testExit) start(flags exitFlags, until string) *runningExit {
 		select {
 		case line := <-x.lines:
 			if strings.HasPrefix(line, until) {
+				x.said = line
 				return x
 			}
 		case err := <-x.ended:

@@ -42,3 +42,37 @@ func TestReloadTellsWhatWaits(t *testing.T) {
 		t.Errorf("the command says %q", out)
 	}
 }
+
+// TestReloadOfTheRelayWithin: what a relay of its own takes while it runs, the one
+// within an exit takes as well, and undoes if something else is wrong.
+func TestReloadOfTheRelayWithin(t *testing.T) {
+	e := newTestExit(t, "")
+	e.flags.relays, e.flags.relayListen = nil, "127.0.0.1:0"
+	e.write("[relay]\nname = \"first\"\n")
+	url := strings.TrimPrefix(e.start(e.flags, "ready on ").said, "ready on ")
+	for i, test := range []struct{ text, name, changed, waiting string }{
+		{"[relay]\nname = \"second\"\n", "second", "[relay]", "[]"},
+		{"[relay]\nname = \"second\"\nlisten = \"127.0.0.1:9\"\nlog_events = true\n", "second", "[]", "[relay.log_events]"},
+		{"max_clients = 3\n[relay]\nname = \"third\"\nmin_pow = 1\nlog_events = true\n", "third", "[limits relay]", "[relay.log_events]"},
+	} {
+		e.write(test.text)
+		b, err := e.ask("POST", "/reload")
+		var report reloadReport
+		if err == nil {
+			err = json.Unmarshal(b, &report)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(report.Changed) != test.changed || fmt.Sprint(report.Waiting) != test.waiting {
+			t.Errorf("reload %d: %+v, want %s, %s", i, report, test.changed, test.waiting)
+		}
+		if got := described(t, url, nil).Name; got != test.name {
+			t.Errorf("after reload %d the relay is named %q", i, got)
+		}
+	}
+	e.write("[relay]\nname = \"fourth\"\nmembers = [\"nobody\"]\n")
+	if _, err := e.ask("POST", "/reload"); err == nil || described(t, url, nil).Name != "third" {
+		t.Errorf("a mistake is taken: %v", err)
+	}
+}

@@ -20,6 +20,8 @@ type embeddedRelay struct {
 	host  string // and port, of the URL
 	at    string // where it listens
 	close func()
+
+	server *relayServer
 }
 
 // DialContext is net.Dialer's, but that it reaches the relay where it listens,
@@ -70,9 +72,10 @@ func embedRelay(c *config.Relay, listen string, own envelope.PublicKey, control 
 		}
 	})
 	return &embeddedRelay{
-		URL:  server.URL(),
-		host: host,
-		at:   server.Addr().String(),
+		URL:    server.URL(),
+		host:   host,
+		at:     server.Addr().String(),
+		server: server,
 		close: func() {
 			cancel()
 			serving.Wait()
