@@ -108,7 +108,7 @@ func TestIdentityThatIsNotProven(t *testing.T) {
 		"fewer tags":          sign(envelope.KindIdentity, tags[:3]),
 		"more tags":           sign(envelope.KindIdentity, append(tags[:4:4], []string{"x"})),
 		"another order":       sign(envelope.KindIdentity, [][]string{tags[1], tags[0], tags[2], tags[3]}),
-		"broken signature":    good[:len(good)-4] + "00\"}",
+		"broken signature":    otherDigit(good, len(good)-3),
 	} {
 		if key, err := proven(exit.Public(), g.hello.Public(), h(identity)); !errors.Is(err, errIdentity) {
 			t.Errorf("%s proves %v: %v", name, key, err)
@@ -120,6 +120,15 @@ func TestIdentityThatIsNotProven(t *testing.T) {
 	if _, err := proven(exit.Public(), other.Public(), h(good)); err == nil {
 		t.Error("a proof can be sent by somebody else")
 	}
+}
+
+// otherDigit is text with another hexadecimal digit at a place.
+func otherDigit(text string, at int) string {
+	digit := "0"
+	if text[at] == '0' {
+		digit = "1"
+	}
+	return text[:at] + digit + text[at+1:]
 }
 
 // Who is let in, what is told to who is not, and who asks for a flow.
