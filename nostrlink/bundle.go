@@ -263,12 +263,12 @@ func (t *track) note(s RelayState, err error) {
 	t.state, t.err = s, err
 	t.mu.Unlock()
 	if s == RelayRetired {
-		t.bundle.checkAbandoned()
+		t.bundle.checkAbandoned(time.Now())
 	}
 }
 
-// checkAbandoned looks whether there is a relay left.
-func (b *bundle) checkAbandoned() {
+// checkAbandoned looks whether there is a relay left, or a path without one.
+func (b *bundle) checkAbandoned(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range b.tracks {
@@ -280,7 +280,7 @@ func (b *bundle) checkAbandoned() {
 		}
 	}
 	for _, d := range b.directs {
-		if d.carries() {
+		if d.alive(now) {
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/internal/await"
@@ -20,6 +22,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
+	"github.com/nws-vpn/nws-vpn/nostrlink/session"
 )
 
 // road is how a direct path is dialed. It can be closed, for connections that
@@ -356,5 +359,50 @@ func TestDirectSecrets(t *testing.T) {
 	}
 	if (envelope.ConversationKey{}).Derive("x") != [32]byte{} {
 		t.Error("no key makes a secret")
+	}
+}
+
+// TestDirectPathAlone: a session whose relays have turned it away outlives a break
+// of its direct path, for a while.
+func TestDirectPathAlone(t *testing.T) {
+	for name, back := range map[string]bool{"it comes back": true, "it stays away": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBundle(nil, newKey(t).Public(), slog.New(slog.DiscardHandler))
+				defer b.cancel()
+				d := &directTrack{bundle: b, state: RelayCarrying, path: new(session.Path)}
+				b.directs = []*directTrack{d}
+				relay := &track{bundle: b}
+				b.tracks["wss://relay.example"] = relay
+				relay.note(RelayRetired, errors.New("blocked: not you"))
+				for range 2 {
+					d.lose(time.Now())
+					d.note(RelayConnecting, errFellSilent)
+					time.Sleep(directGrace - time.Second)
+				}
+				select {
+				case <-b.abandoned:
+					t.Fatal("the session is given up at once")
+				default:
+				}
+				if back {
+					d.mu.Lock()
+					d.state, d.path = RelayCarrying, new(session.Path)
+					d.mu.Unlock()
+				}
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				select {
+				case <-b.abandoned:
+					if back {
+						t.Error("the session is given up although it has a path")
+					}
+				default:
+					if !back {
+						t.Error("the session is not given up")
+					}
+				}
+			})
+		})
 	}
 }

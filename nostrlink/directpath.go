@@ -43,6 +43,9 @@ const (
 	// connection is given up for another one.
 	silentDirect = 10 * time.Second
 	directCheck  = time.Second
+	// directGrace is how long a session without a relay waits for a direct path
+	// that was lost.
+	directGrace = 20 * time.Second
 )
 
 // directTrack is a session's way to the peer by one address of either end.
@@ -56,6 +59,8 @@ type directTrack struct {
 	state RelayState
 	err   error
 	path  *session.Path // while the session has it
+	lost  time.Time     // when it had it last
+	grace *time.Timer   // runs from then on
 }
 
 // goDirect makes paths without a relay, as opts allow: to the addresses that
@@ -193,9 +198,7 @@ func (d *directTrack) carry(ctx context.Context, conn *direct.Conn, next <-chan 
 	})
 	another, err := d.watch(ctx, path, lost, next)
 	path.Detach() // closes conn, so that Receive returns
-	d.mu.Lock()
-	d.path = nil
-	d.mu.Unlock()
+	d.lose(time.Now())
 	if ctx.Err() == nil {
 		b.log.Debug("direct path is down", "address", d.address, "err", err)
 	}
@@ -229,13 +232,27 @@ func (d *directTrack) note(s RelayState, err error) {
 	d.mu.Lock()
 	d.state, d.err = s, err
 	d.mu.Unlock()
-	d.bundle.checkAbandoned()
+	d.bundle.checkAbandoned(time.Now())
 }
 
-func (d *directTrack) carries() bool {
+// lose notes that the session has the path no more, and has it looked at again when
+// it is not there in time.
+func (d *directTrack) lose(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.state == RelayCarrying
+	d.path, d.lost = nil, now
+	if d.grace == nil {
+		d.grace = time.AfterFunc(directGrace, func() { d.bundle.checkAbandoned(time.Now()) })
+	} else {
+		d.grace.Reset(directGrace)
+	}
+}
+
+// alive reports whether the path carries, or did a moment ago.
+func (d *directTrack) alive(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.path != nil || d.state != RelayRetired && !d.lost.IsZero() && now.Sub(d.lost) < directGrace
 }
 
 func (d *directTrack) status() RelayStatus {

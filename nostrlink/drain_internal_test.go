@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/nws-vpn/nws-vpn/internal/await"
 )
@@ -48,6 +49,33 @@ func TestDrain(t *testing.T) {
 	first.Close()
 	await.That(t, "the old session is left", func() bool { return old.Sessions() == 0 })
 	flow().Close()
+}
+
+// A link to the exit of a name is kept while a flow goes on in a session that it
+// has left.
+func TestDrainOfANamedExit(t *testing.T) {
+	ctx, relay, key := patience(t), startRelay(t), newKey(t)
+	old := listen(t, key, relay, ListenerOptions{}, echo)
+	main := linkAs(t, newKey(t).Public(), relay, LinkOptions{})
+	router := main.hub.NewRouter(main, nil, LinkOptions{Mode: SessionOnly})
+	defer router.Close()
+	l := &sideLink{Link: linkAs(t, key.Public(), relay, LinkOptions{})}
+	router.links[key.Public()] = l
+	conn, err := l.DialContext(ctx, "tcp", "a.example:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	echoed(t, conn)
+	young := listen(t, key, relay, ListenerOptions{}, echo)
+	old.Drain()
+	await.That(t, "the session is another", func() bool { return young.Sessions() == 1 && l.Status().Session.Streams == 0 })
+	idle := time.Now().Add(sideIdle)
+	if router.drop(l, idle) {
+		t.Error("the link is dropped while it carries a flow")
+	}
+	echoed(t, conn)
+	conn.Close()
+	await.That(t, "the link is dropped", func() bool { return router.drop(l, idle) })
 }
 
 // echoed holds that a flow works, and leaves it open.

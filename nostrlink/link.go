@@ -81,7 +81,8 @@ type Link struct {
 	refusals refusals     // of flows
 	asked    atomic.Int32 // work, by the exit, since it last answered
 
-	leaving chan struct{} // one for each session that is left for another, or about to be
+	leaving   chan struct{} // one for each session that is left for another, or about to be
+	leftPlain atomic.Bool   // the way without a session is left, and still has streams
 
 	taken, known         chan struct{} // closed by tookGreeting and answeredGreeting
 	takenOnce, knownOnce sync.Once
@@ -242,6 +243,12 @@ func (l *Link) serveSessions(ctx context.Context, up *opened, beside *sync.WaitG
 		up.close()
 		up = next
 	}
+}
+
+// inUse reports whether the link carries a flow, also by a way that it has left.
+func (l *Link) inUse() bool {
+	status := l.Status()
+	return status.Session.Streams > 0 || status.NWS.Streams > 0 || len(l.leaving) > 0 || l.leftPlain.Load()
 }
 
 func (l *Link) isPlain() bool {

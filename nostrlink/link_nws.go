@@ -123,7 +123,7 @@ func (l *Link) serveNWS(ctx context.Context) {
 			l.opts.Log.Debug("the exit does not speak NWS as written either", "retry", retry)
 		default:
 			l.opts.Log.Warn("the exit cannot be reached", "err", err, "retry", retry)
-			l.set(Connecting, nil, err)
+			l.fails(err)
 		}
 		sleepUntil(ctx, l.known, retry)
 		select {
@@ -182,11 +182,25 @@ func (l *Link) goPlain(ctx context.Context, p *plain) {
 	case <-ctx.Done():
 	case <-l.known:
 	}
+	l.leftPlain.Store(true)
+	defer l.leftPlain.Store(false)
 	l.setPlain(nil)
 	drained := time.Now().Add(drainTime)
 	for p.entry.Stats().Streams > 0 && time.Now().Before(drained) && ctx.Err() == nil {
 		sleep(ctx, time.Second)
 	}
+}
+
+// fails notes why there is no way without a session, unless there is one with it.
+func (l *Link) fails(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.up != nil {
+		return
+	}
+	l.failure = err
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 func (l *Link) setPlain(p *plain) {

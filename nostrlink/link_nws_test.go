@@ -212,3 +212,21 @@ func TestFleeting(t *testing.T) {
 		t.Error("an idle connection stays open")
 	}
 }
+
+// What fails without a session is no news for who has one.
+func TestFailureBesideASession(t *testing.T) {
+	hub := NewHub(HubOptions{})
+	defer hub.Close()
+	l := hub.NewLink(newKey(t).Public(), nil, LinkOptions{})
+	l.set(Connecting, nil, nil)
+	l.fails(errSilent)
+	if err := l.Connect(t.Context()); err != errSilent {
+		t.Errorf("the link says %v", err)
+	}
+	up := new(opened)
+	l.set(Connected, up, nil)
+	l.fails(errSilent)
+	if err := l.Connect(t.Context()); err != nil || l.up != up {
+		t.Errorf("the session is forgotten: %v", err)
+	}
+}

@@ -215,8 +215,7 @@ func (r *Router) serve(l *sideLink) {
 
 // drop forgets a link that nothing uses, and reports whether it did.
 func (r *Router) drop(l *sideLink, now time.Time) bool {
-	status := l.Status()
-	busy := status.Session.Streams > 0 || status.NWS.Streams > 0
+	busy := l.inUse()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if busy || now.Sub(l.used) < sideIdle {

@@ -57,14 +57,23 @@ func (f *Datagrams) next() ([]byte, error) {
 		if d, ok := f.s.core.takeDatagram(f.st); ok {
 			return d, nil
 		}
-		if f.st.err != nil {
-			return nil, f.st.err
+		if err := f.failed(); err != nil {
+			return nil, err
 		}
 		if f.s.core.ask(f.st) {
 			f.s.after(f.s.now())
 		}
 		f.reader.Wait()
 	}
+}
+
+// failed is why the flow goes on no more, or nil. Of one that was neither read nor
+// written before the session ended, the session has not heard. f.s.mu is held.
+func (f *Datagrams) failed() error {
+	if f.st.err != nil {
+		return f.st.err
+	}
+	return f.s.core.err
 }
 
 // MaxDatagram is the longest datagram that Write takes now, in bytes. It changes
@@ -80,13 +89,14 @@ func (f *Datagrams) MaxDatagram() int {
 func (f *Datagrams) Write(p []byte) (int, error) {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
+	err := f.failed()
 	switch {
 	case f.closed:
 		return 0, net.ErrClosed
 	case f.writeBy.passed():
 		return 0, os.ErrDeadlineExceeded
-	case f.st.err != nil:
-		return 0, f.st.err
+	case err != nil:
+		return 0, err
 	case len(p) > f.s.core.largestDatagram():
 		return 0, syscall.EMSGSIZE
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"syscall"
 	"testing"
@@ -58,6 +59,25 @@ func TestDatagrams(t *testing.T) {
 		if _, err := a.Write([]byte("x")); err == nil {
 			t.Error("wrote to a flow that is closed")
 		}
+		p.expectNoStreams(t)
+	})
+}
+
+// A flow that nobody has used yet ends with its session, too.
+func TestDatagramsOfASessionThatEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pair) {
+		conn, err := p.dialer.DialContext(t.Context(), "udp", "example.com:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.dialer.Close()
+		if _, err := conn.Write([]byte("x")); !errors.Is(err, net.ErrClosed) && !errors.Is(err, ErrEnded) {
+			t.Errorf("write: %v", err)
+		}
+		if n, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Errorf("read %d bytes", n)
+		}
+		conn.Close()
 		p.expectNoStreams(t)
 	})
 }
