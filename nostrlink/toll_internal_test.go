@@ -106,7 +106,8 @@ func TestTollOfACrowd(t *testing.T) {
 // An entry does the work that an exit under load asks for.
 func TestWorkForAnAnswer(t *testing.T) {
 	ctx, relay, key := patience(t), startRelay(t), newKey(t)
-	l := listen(t, key, relay, ListenerOptions{MinWork: firstWork}, echo)
+	// So much that no greeting has it by chance.
+	l := listen(t, key, relay, ListenerOptions{MinWork: 16}, echo)
 	link := linkAs(t, key.Public(), relay, LinkOptions{})
 	if err := link.Connect(ctx); err != nil {
 		t.Fatal(err)
