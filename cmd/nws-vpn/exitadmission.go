@@ -22,7 +22,11 @@ func (r *exitRun) openAdmission() (err error) {
 	if r.book, err = openBook(r.state, &r.cfg.Exit); err != nil {
 		return err
 	}
-	return r.setAdmission(r.cfg)
+	apply, err := r.prepareAdmission(r.cfg)
+	if err != nil {
+		return err
+	}
+	return apply()
 }
 
 func openBook(state string, e *config.Exit) (*admission.Book, error) {
@@ -48,14 +52,17 @@ func admissionRules(e *config.Exit) (rules admission.Rules, err error) {
 	return rules, err
 }
 
-// setAdmission has c say who may use the exit.
-func (r *exitRun) setAdmission(c *config.Config) error {
+// prepareAdmission is for who may use the exit.
+func (r *exitRun) prepareAdmission(c *config.Config) (apply func() error, err error) {
 	rules, err := admissionRules(&c.Exit)
-	if err == nil {
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
 		r.book.SetRules(rules)
 		warnOfNobody(r.book, rules, time.Now(), r.log)
-	}
-	return err
+		return nil
+	}, nil
 }
 
 // warnOfNobody warns of an exit that admits nobody at all.

@@ -3,68 +3,93 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 )
 
 // exitChange is a part of the configuration that changes while the exit runs.
 type exitChange struct {
-	what  string
-	keys  []string // of section [exit]
-	apply func(r *exitRun, c *config.Config) error
+	what string
+	keys []string // of section [exit]
+	// prepare finds out what is wrong with a configuration, as far as that can be
+	// told before anything changes, and returns what has it hold.
+	prepare func(r *exitRun, c *config.Config) (apply func() error, err error)
 }
 
-// exitChanges are all there are. apply is called with the new configuration, and
-// once more with the old one if a later change fails.
+// exitChanges are all there are beside relayChange. What is applied is undone by the
+// old configuration if something later fails, which is why those that cannot fail are
+// the last: guests are turned out, and what is known of their friends is forgotten,
+// for good.
 var exitChanges = []exitChange{
-	{"policy", []string{"rules", "policy", "allow_private"}, func(r *exitRun, c *config.Config) error {
-		return r.server.SetPolicy(exitPolicy(&c.Exit))
+	{"policy", []string{"rules", "policy", "allow_private"}, func(r *exitRun, c *config.Config) (func() error, error) {
+		return func() error { return r.server.SetPolicy(exitPolicy(&c.Exit)) }, nil
 	}},
 	{"limits", []string{
 		"max_clients", "max_client_flows", "flows_per_second", "queries_per_second", "bytes_per_second",
 		"total_bytes_per_second", "quota_day", "quota_month", "flow_idle", "flow_life",
-	}, func(r *exitRun, c *config.Config) error { return r.server.SetLimits(c.Exit.Limits()) }},
-	{"services", []string{"services", "names"}, (*exitRun).setServices},
-	{"admission", []string{"admission", "allow", "wot"}, (*exitRun).setAdmission},
-	{"announcement", []string{"rules", "policy", "allow_private", "contact", "admission"}, (*exitRun).setAnnouncement},
+	}, func(r *exitRun, c *config.Config) (func() error, error) {
+		return func() error { return r.server.SetLimits(c.Exit.Limits()) }, nil
+	}},
+	{"services", []string{"services", "names"}, (*exitRun).prepareServices},
+	{"announcement", []string{"rules", "policy", "allow_private", "contact", "admission"}, (*exitRun).prepareAnnouncement},
+	{"admission", []string{"admission", "allow", "wot"}, (*exitRun).prepareAdmission},
 }
 
-// relayChange is that of the relay within the exit, in section [relay].
-var relayChange = exitChange{"relay", nil, func(r *exitRun, c *config.Config) error { return r.embedded.server.change(&c.Relay) }}
+// relayChange is that of the relay within the exit, in section [relay]. It cannot
+// fail once it is prepared.
+var relayChange = exitChange{"relay", nil, func(r *exitRun, c *config.Config) (func() error, error) {
+	apply, err := r.embedded.server.prepare(&c.Relay)
+	return func() error { apply(); return nil }, err
+}}
 
-// setServices has the names' services be those of c.
-func (r *exitRun) setServices(c *config.Config) error {
+// prepareServices is for the services of the names.
+func (r *exitRun) prepareServices(c *config.Config) (apply func() error, err error) {
+	sites := make([]exit.Site, 0, len(r.names))
 	for _, n := range r.names {
 		services := c.Exit.Services
 		if n.label != "" {
 			services = c.Exit.Names[n.label].Services
 		}
 		if n.keeper == nil && anyTLS(services) {
-			return errors.New("a service over TLS, when there was none before, takes a restart of the exit")
+			return nil, errors.New("a service over TLS, when there was none before, takes a restart of the exit")
 		}
-		if err := r.server.SetSite(n.site(services)); err != nil {
-			return err
-		}
+		sites = append(sites, n.site(services))
 	}
-	return nil
+	return func() error {
+		for _, s := range sites {
+			if err := r.server.SetSite(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
 }
 
-// setAnnouncement has what is announced be as c says.
-func (r *exitRun) setAnnouncement(c *config.Config) error {
+// prepareAnnouncement is for what is announced.
+func (r *exitRun) prepareAnnouncement(c *config.Config) (apply func() error, err error) {
+	about := make(map[*announcer]announce.Announcement)
+	e := c.Exit
+	e.Instance = r.started.Exit.Instance // it would be another announcement beside the one that is there
 	for _, n := range r.names {
 		if n.about == nil {
 			continue
 		}
-		about, err := announcement(&c.Exit, n.key)
-		if err != nil {
-			return err
+		if about[n.about], err = announcement(&e, n.key); err != nil {
+			return nil, err
 		}
-		n.about.change(about)
 	}
-	return nil
+	return func() error {
+		for a, to := range about {
+			a.change(to)
+		}
+		return nil
+	}, nil
 }
 
 // reload reads the configuration again and has it hold from now on, as far as
@@ -113,19 +138,14 @@ func (r *reloadReport) String() string {
 func (r *exitRun) change(next *config.Config) (*reloadReport, error) {
 	old := r.config()
 	changes, restart := planReload(r.started, old, next)
-	for i, c := range changes {
-		if err := c.apply(r, next); err != nil {
-			for _, done := range slices.Backward(changes[:i+1]) {
-				if back := done.apply(r, old); back != nil {
-					err = fmt.Errorf("%w; and what was changed before that does not go back: %w", err, back)
-				}
-			}
-			return nil, fmt.Errorf("%s: %w", c.what, err)
-		}
-	}
-	if err := setLevel(r.level, next.LogLevel); err != nil {
+	var level slog.LevelVar
+	if err := setLevel(&level, next.LogLevel); err != nil {
 		return nil, err
 	}
+	if err := r.apply(changes, old, next); err != nil {
+		return nil, err
+	}
+	r.level.Set(level.Level())
 	r.mu.Lock()
 	r.cfg = next
 	r.mu.Unlock()
@@ -137,6 +157,31 @@ func (r *exitRun) change(next *config.Config) (*reloadReport, error) {
 		report.Changed = append(report.Changed, "log_level")
 	}
 	return report, nil
+}
+
+// apply has next hold in the place of old, or changes nothing.
+func (r *exitRun) apply(changes []exitChange, old, next *config.Config) (err error) {
+	apply := make([]func() error, len(changes))
+	for i, c := range changes {
+		if apply[i], err = c.prepare(r, next); err != nil {
+			return fmt.Errorf("%s: %w", c.what, err)
+		}
+	}
+	for i, c := range changes {
+		if err := apply[i](); err != nil {
+			for _, done := range slices.Backward(changes[:i+1]) {
+				undo, back := done.prepare(r, old)
+				if back == nil {
+					back = undo()
+				}
+				if back != nil {
+					err = fmt.Errorf("%w; and what was changed before that does not go back: %w", err, back)
+				}
+			}
+			return fmt.Errorf("%s: %w", c.what, err)
+		}
+	}
+	return nil
 }
 
 // config is the configuration that was read last. It is not changed any more.

@@ -133,23 +133,26 @@ func relayOptions(c *config.Relay, besides []envelope.PublicKey, own string, log
 	return opts, nil
 }
 
-// change has the settings of c count from now on, as far as a running relay can
-// take others. If it fails, all stays as it was.
-func (r *relayServer) change(c *config.Relay) error {
+// prepare finds out what is wrong with c before anything changes. What it returns
+// has the settings of c count, as far as a running relay can take others.
+func (r *relayServer) prepare(c *config.Relay) (apply func(), err error) {
 	if err := checkTLS(c); err != nil {
-		return err
+		return nil, err
 	}
 	opts, err := relayOptions(c, r.besides, r.url, r.log)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	certificate := func() {}
 	if r.files != nil && c.TLSCert != "" {
-		if err := r.files.change(c.TLSCert, c.TLSKey, time.Now()); err != nil {
-			return err
+		if certificate, err = r.files.prepare(c.TLSCert, c.TLSKey, time.Now()); err != nil {
+			return nil, err
 		}
 	}
-	r.relay.Change(opts)
-	return nil
+	return func() {
+		certificate()
+		r.relay.Change(opts)
+	}, nil
 }
 
 // relayURLOf is the URL of a relay that has been given none.

@@ -127,17 +127,18 @@ func (f *certificateFiles) warn() {
 	}
 }
 
-// change takes the certificate from files, which are read now. If they cannot be,
-// all stays as it was.
-func (f *certificateFiles) change(cert, key string, now time.Time) error {
+// prepare reads the certificate of other files. What it returns has the certificate
+// come from there.
+func (f *certificateFiles) prepare(cert, key string, now time.Time) (apply func(), err error) {
 	next := certificateFiles{cert: cert, key: key, log: f.log}
 	if _, err := next.get(now); err != nil {
-		return err
+		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.cert, f.key, f.have, f.of, f.checked = cert, key, next.have, next.of, now
-	return nil
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.cert, f.key, f.have, f.of, f.checked = cert, key, next.have, next.of, now
+	}, nil
 }
 
 func modified(paths ...string) (times [2]time.Time, err error) {

@@ -76,13 +76,15 @@ func (r *relayRun) reload() {
 	if err == nil {
 		err = setLevel(&level, next.LogLevel)
 	}
+	var apply func()
 	if err == nil {
-		err = r.server.change(&next.Relay)
+		apply, err = r.server.prepare(&next.Relay)
 	}
 	if err != nil {
 		r.log.Error("the new configuration is not taken, the old one stays", "err", err)
 		return
 	}
+	apply()
 	changed, restart := planRelayReload(&r.cfg.Relay, &next.Relay)
 	if next.LogLevel != r.cfg.LogLevel {
 		changed = append(changed, "log_level")

@@ -189,6 +189,13 @@ func first(values []string) string {
 	return values[0]
 }
 
+// CheckText says why a text, such as that of a contact, does not stand in an
+// announcement.
+func CheckText(s string) error {
+	_, err := text(s, maxText)
+	return err
+}
+
 // text checks text that people will see: of a stranger's, only what a terminal
 // shows as it is.
 func text(s string, limit int) (string, error) {

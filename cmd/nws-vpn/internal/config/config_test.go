@@ -210,6 +210,7 @@ func TestRefused(t *testing.T) {
 		{"[exit]\nmax_flows = 0", `f:2: exit.max_flows: want a number from 1`},
 		{"[exit]\ndial_timeout = \"soon\"", `f:2: exit.dial_timeout: want a duration`},
 		{"[exit]\nadmission = \"friends\"", `f:2: exit.admission: want open or allowlist or wot, not "friends"`},
+		{"[exit]\ncontact = \"" + strings.Repeat("x", 129) + "\"", `f:2: exit.contact: 129 bytes, at most 128`},
 		{"[exit]\nadmission = \"wot\"", `f:2: exit.admission: whose follow lists`},
 		{"[exit]\nallow = [\"" + npub + "\"]", `f:2: exit.allow: this has no effect with admission = "open", which lets everybody in: set that to "allowlist"`},
 		{"[exit]\nwot = [\"" + npub + "\"]", `f:2: exit.wot: this has no effect with admission = "open": set that to "wot"`},

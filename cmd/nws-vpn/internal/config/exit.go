@@ -9,6 +9,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/nws-vpn/nws-vpn/exit"
+	"github.com/nws-vpn/nws-vpn/nostrlink/announce"
 )
 
 // ExitName is another name of the exit: a key with services of its own.
@@ -81,6 +82,7 @@ func (d *decoder) checkExitSection(e *Exit) {
 	case len(e.Allow) > 0 && e.Admission == AdmitAll:
 		is(fmt.Errorf("this has no effect with admission = %q, which lets everybody in: set that to %q, or leave this out", e.Admission, AdmitListed), "allow")
 	}
+	is(announce.CheckText(e.Contact), "contact")
 	is(CheckMetrics(e.Metrics), "metrics")
 	if len(e.Names) > maxNames {
 		is(fmt.Errorf("want at most %d names, not %d", maxNames, len(e.Names)), "names")
