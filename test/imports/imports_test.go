@@ -28,7 +28,7 @@ var layers = []layer{
 	{"cmd/nws-vpn/internal/tunnel", []string{"platform"}, "a state machine without I/O: events in, state and desired platform.Config out"},
 	{"cmd/nws-vpn/internal/demo", []string{"internal/netlab/*", "internal/netlab"}, "the demo runs the program as a user would, from outside"},
 	{"cmd/nws-vpn/internal/config", []string{"nostrlink/name", "nostrlink/envelope", "nostrlink/announce", "nostrlink/relayd", "exit", "platform"}, "reads values and defaults of the packages that it configures; starts nothing"},
-	{"cmd/nws-vpn/internal/keyfile", []string{"nostrlink/envelope"}, "a secret key and the file it is in"},
+	{"cmd/nws-vpn/internal/keyfile", []string{"nostrlink/envelope", "cmd/nws-vpn/internal/service"}, "a secret key and the file it is in"},
 	{"cmd/nws-vpn/internal/box", []string{"platform", "tun"}, "namespaces with a device and a command in them; what serves the device is the command's"},
 	{"cmd/nws-vpn/internal/tlssite", []string{"nostrlink/cert", "nostrlink/envelope", "nostrlink/name", "internal/splice"}, "certificates and flows; how relays are asked and exits reached is the command's"},
 	{"cmd/nws-vpn/internal/doctor", []string{"platform"}, "judges observations: values in, report out"},
