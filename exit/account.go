@@ -20,7 +20,7 @@ type accounts struct {
 	known  map[client]*account
 	quiet  *list.List                     // of *account without a flow, the one that is quiet longest first
 	used   *usage                         // of days and months
-	late   *usage                         // the part that a successor does not know of; nil without one
+	late   *usage                         // the part that the process which has the file does not know of; nil when it is this one
 	gone   struct{ sent, received int64 } // bytes of those that are known no more
 }
 
@@ -240,6 +240,11 @@ func (c *account) take(ctx context.Context, n int) error {
 func (a *accounts) saveUsage() ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.save()
+}
+
+// save is saveUsage; accounts.mu is held.
+func (a *accounts) save() ([]byte, error) {
 	a.settleAll()
 	if !a.used.changed {
 		return nil, nil
@@ -247,12 +252,36 @@ func (a *accounts) saveUsage() ([]byte, error) {
 	return a.used.encode()
 }
 
-// countLate begins to count apart what clients use.
-func (a *accounts) countLate() {
+// usageNotSaved has the next saveUsage return what the last one did.
+func (a *accounts) usageNotSaved() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.used.changed = true
+}
+
+// handOver is saveUsage a last time: what clients use from then on is counted
+// apart.
+func (a *accounts) handOver() ([]byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b, err := a.save()
+	a.late = newUsage()
+	return b, err
+}
+
+// takeOver adds what another process has saved to what was counted apart here since
+// the beginning, or has it stay as it is if that is nil. Nothing is counted apart any
+// more.
+func (a *accounts) takeOver(saved *usage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.settleAll()
-	a.late = newUsage()
+	if saved != nil {
+		saved.merge(a.late, a.now())
+		*a.used = *saved
+	}
+	a.used.changed = true
+	a.late = nil
 }
 
 // takeLate returns what was counted apart since then, or the last call; nil for

@@ -2,7 +2,6 @@ package exit
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -188,86 +187,6 @@ func TestQuota(t *testing.T) {
 	}
 	if !within(taken, 5<<20) || !strings.Contains(err.Error(), "first") {
 		t.Errorf("the month's rest: %d bytes, %v", taken, err)
-	}
-}
-
-// leak check 52: what clients use of an exit that another one takes the place of
-// counts there, once
-func TestUsageIsPassedOn(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "usage")
-	clock := &clock{time.Date(2026, 2, 27, 12, 0, 0, 0, time.UTC)}
-	begin := func() *Server {
-		s, err := New(Config{UsageFile: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.accounts.now = clock.read
-		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return s
-	}
-	old := begin()
-	use := func(who client, n int64) {
-		c, err := old.accounts.open(who)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.spent.Add(n)
-		c.close()
-	}
-	wants := func(s *Server, when string, want int64) {
-		t.Helper()
-		if day, month := s.accounts.used.of(someone(1).key, clock.now); day != want || month != want {
-			t.Errorf("%s: %d bytes a day, %d a month, want %d", when, day, month, want)
-		}
-	}
-	use(someone(1), 1)
-	if err := old.PassOnUsage(nil); err != nil {
-		t.Errorf("with nobody to pass it on to: %v", err)
-	}
-	if err := old.PrepareHandOver(); err != nil {
-		t.Fatal(err)
-	}
-	young := begin()
-	wants(young, "at its beginning", 1)
-	use(someone(1), 10)
-	if err := old.SaveUsage(); err != nil { // the young one has read it already
-		t.Fatal(err)
-	}
-	old.HandOverUsage()
-	use(someone(1), 100)
-	use(client{key: [32]byte{9}}, 100) // that of strangers is not kept
-	lost := errors.New("not there")
-	if err := old.PassOnUsage(func([]byte) error { return lost }); !errors.Is(err, lost) {
-		t.Errorf("passing on: %v", err)
-	}
-	use(someone(1), 1000)
-	if err := old.PassOnUsage(young.AddUsage); err != nil {
-		t.Fatal(err)
-	}
-	wants(young, "passed on", 1111)
-	if err := old.PassOnUsage(func([]byte) error { return lost }); err != nil {
-		t.Errorf("passed on again: %v", err)
-	}
-	wants(old, "at the old one", 1111)
-	// The young one is replaced before the old one has ended.
-	if err := young.PrepareHandOver(); err != nil {
-		t.Fatal(err)
-	}
-	youngest := begin()
-	use(someone(1), 10_000)
-	if err := errors.Join(old.PassOnUsage(young.AddUsage), young.PassOnUsage(youngest.AddUsage)); err != nil {
-		t.Fatal(err)
-	}
-	young.HandOverUsage()
-	wants(youngest, "at last", 11111)
-	for _, text := range []string{"", "x", `{"clients":{"00":{}}}`} {
-		if err := youngest.AddUsage([]byte(text)); err == nil {
-			t.Errorf("%q was taken", text)
-		}
 	}
 }
 

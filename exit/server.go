@@ -62,6 +62,9 @@ type Config struct {
 	// UsageFile keeps what clients have used of their quotas when the exit ends;
 	// "" for nothing. It is read by New and written by SaveUsage and Close.
 	UsageFile string
+	// Successor says that UsageFile is another Server's still: it is not written
+	// before TakeOverUsage.
+	Successor bool
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -89,6 +92,7 @@ type Server struct {
 	usage struct { // where it is kept
 		sync.Mutex
 		file string // or ""
+		own  bool   // it may be written
 	}
 
 	dialTimeout, udpIdle time.Duration
@@ -136,7 +140,12 @@ func New(cfg Config) (*Server, error) {
 		if s.accounts.used, err = loadUsage(cfg.UsageFile); err != nil {
 			return nil, err
 		}
-		s.usage.file = cfg.UsageFile
+		s.usage.file, s.usage.own = cfg.UsageFile, !cfg.Successor
+	}
+	if cfg.Successor {
+		s.accounts.late = newUsage()
+	} else if s.usage.own {
+		removeUsageTemps(s.usage.file)
 	}
 	if s.local, err = newLocalNets(interfacePrefixes, s.log); err != nil {
 		return nil, err

@@ -45,16 +45,13 @@ func (r *exitRun) routes() http.Handler {
 		io.WriteString(w, change)
 	})
 	mux.HandleFunc("POST /save", func(w http.ResponseWriter, q *http.Request) {
-		next := readSuccessor(q.URL.Query())
-		if next == nil {
-			control.Answer(w, r.server.SaveUsage())
-			return
+		if next := readSuccessor(q.URL.Query()); next != nil {
+			if err := r.mayTakeOver(next); err != nil {
+				control.Answer(w, err)
+				return
+			}
 		}
-		err := r.mayTakeOver(next)
-		if err == nil {
-			err = r.server.PrepareHandOver()
-		}
-		control.Answer(w, err)
+		control.Answer(w, r.server.SaveUsage())
 	})
 	mux.HandleFunc("POST /usage", func(w http.ResponseWriter, q *http.Request) {
 		usage, err := io.ReadAll(http.MaxBytesReader(w, q.Body, exit.MaxUsage))

@@ -93,11 +93,14 @@ func (r *exitRun) handOver(next *successor) {
 		n.closePaths() // sessions that came that way go on over relays
 		n.stopTelling(true)
 	}
-	r.server.HandOverUsage()
+	if err := r.server.HandOverUsage(); err != nil {
+		r.log.Error("exit", "err", err)
+	}
 }
 
-// passOnUsage tells the process that has taken over what the clients of this one
-// use.
+// passOnUsage tells the process that keeps the clients' usage, if that is another
+// one, what they use of this one: the one that has taken over, or whose place this
+// one has yet to take.
 func (r *exitRun) passOnUsage(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, passOnTimeout)
 	defer cancel()

@@ -30,10 +30,11 @@ type exitRun struct {
 	level *slog.LevelVar
 	state string // directory
 	// program is the path of the program file, as this process was started by.
-	program string
-	since   time.Time
-	started *config.Config // what the process was started with
-	ended   string         // why it has ended, once serve has
+	program  string
+	succeeds bool // when it began, another process was there, to be replaced
+	since    time.Time
+	started  *config.Config // what the process was started with
+	ended    string         // why it has ended, once serve has
 
 	server   *exit.Server
 	book     *admission.Book
@@ -88,11 +89,11 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) (err error) {
 	if err := openExitState(r.state); err != nil {
 		return err
 	}
-	predecessor, err := meetPredecessor(ctx, r.state, flags.takeover, &successor{npubs, buildVersion()})
+	r.succeeds, err = meetPredecessor(ctx, r.state, flags.takeover, &successor{npubs, buildVersion()})
 	if err != nil {
 		return err
 	}
-	if predecessor && cfg.Exit.RelayListen != "" {
+	if r.succeeds && cfg.Exit.RelayListen != "" {
 		return errors.New("--takeover: the relay within the exit (relay_listen) cannot be handed over: run it as a process of its own with `nws-vpn relay`")
 	}
 	defer func() { r.sayStopped(err) }() // when all has been closed
@@ -100,7 +101,7 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) (err error) {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
-	return r.serve(ctx, predecessor)
+	return r.serve(ctx)
 }
 
 // open makes all parts of the exit. Nothing is sent before serve.
@@ -160,6 +161,7 @@ func (r *exitRun) serverConfig(first *exitName) exit.Config {
 		UDPIdle:     e.UDPIdle.Duration(),
 		Limits:      e.Limits(),
 		UsageFile:   filepath.Join(r.state, exitUsageFile),
+		Successor:   r.succeeds,
 		Log:         r.log,
 	}
 }
@@ -176,7 +178,7 @@ func (r *exitRun) close() {
 
 // serve serves until ctx ends or the exit has been drained, and then ends all
 // that is its own. A predecessor is there until this process is ready.
-func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
+func (r *exitRun) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -187,7 +189,7 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 	beside.Go(func() { r.keepHouse(ctx, hup) })
 	r.watchGuests(ctx, &beside)
 	defer r.closeDoors()
-	if !predecessor {
+	if !r.succeeds {
 		if err := r.openDoors(ctx, &beside); err != nil {
 			return err
 		}
@@ -201,7 +203,7 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 			}
 		})
 	}
-	if predecessor {
+	if r.succeeds {
 		beside.Go(func() {
 			if err := r.takeOver(ctx, &beside); err != nil {
 				failed <- err
@@ -215,10 +217,8 @@ func (r *exitRun) serve(ctx context.Context, predecessor bool) error {
 	}
 	cancel()
 	serving.Wait()
-	if r.isReplaced() {
-		if err := r.passOnUsage(context.WithoutCancel(ctx)); err != nil {
-			r.log.Error("exit", "err", err)
-		}
+	if err := r.passOnUsage(context.WithoutCancel(ctx)); err != nil {
+		r.log.Error("exit", "err", err)
 	}
 	return err
 }
@@ -278,11 +278,7 @@ func (r *exitRun) keepHouse(ctx context.Context, hup <-chan os.Signal) {
 		case <-hup:
 			_, _ = r.reload() // which has logged it
 		case <-save.C:
-			err := r.server.SaveUsage()
-			if r.isReplaced() {
-				err = r.passOnUsage(ctx)
-			}
-			if err != nil {
+			if err := errors.Join(r.server.SaveUsage(), r.passOnUsage(ctx)); err != nil {
 				r.log.Error("exit", "err", err)
 			}
 		}

@@ -98,8 +98,14 @@ func (r *exitRun) takeOver(ctx context.Context, beside *sync.WaitGroup) error {
 		}
 	}
 	self := successor{r.npubs(), buildVersion()}
-	if _, err := control.DoWithin(ctx, restartTimeout, r.state, "POST", "/drain"+self.query()); err != nil && ctx.Err() == nil {
+	if _, err := control.DoWithin(ctx, restartTimeout, r.state, "POST", "/drain"+self.query()); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("take over: %w", err)
+	}
+	if err := r.server.TakeOverUsage(); err != nil {
+		r.log.Error("exit", "err", err)
 	}
 	if err := r.openDoors(ctx, beside); err != nil {
 		return fmt.Errorf("take over: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 )
 
 // A process with other names does not take the place of an exit, which goes on.
@@ -49,6 +54,42 @@ func TestTakeoverByAnotherExit(t *testing.T) {
 		t.Errorf("the exit is %s", s.State)
 	}
 	echo(t, dialFlow(t, e.entry(blog), echoServer(t)), "still there")
+}
+
+// What the clients use of a process that has yet to take over counts, once, also
+// when it never does.
+func TestTakeoverThatFails(t *testing.T) {
+	began := time.Now().UTC().Month()
+	e := newTestExit(t, "names.blog = { key_file = \"DIR/blog.key\" }\n")
+	e.newKey("blog.key")
+	old := e.start(e.flags, "ready on "+e.relay+" (blog)")
+	alice, to := envelopetest.NewKey(t), echoServer(t)
+	flow := dialFlow(t, e.wantIn("alice", showing(&alice, "")), to)
+	echo(t, flow, "at the old one")
+
+	e.write(fmt.Sprintf("names.blog = { key_file = \"DIR/blog.key\", relays = [\"ws://%s\"] }\n", freeAddress(t)))
+	next := e.flags
+	next.takeover = true
+	e.relay = serveTestRelay(t, func(*config.Relay) {}).URL()
+	next.relays = []string{e.relay}
+	young := e.start(next, "ready on "+e.relay)
+	echo(t, dialFlow(t, e.wantIn("alice at the new one", showing(&alice, "")), to), strings.Repeat("x", 2000))
+	echo(t, flow, "at the old one again")
+	young.stop()
+	if err := <-young.ended; err != nil {
+		t.Error(err)
+	}
+	old.stop()
+	if err := <-old.ended; err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(filepath.Join(e.flags.keyPath+".state", exitUsageFile))
+	if time.Now().UTC().Month() != began {
+		t.Skip("a month has ended meanwhile")
+	}
+	if err != nil || !bytes.Contains(b, []byte(`"month":4068`)) {
+		t.Errorf("kept: %s, %v", b, err)
+	}
 }
 
 func TestSuccessorIsRead(t *testing.T) {
