@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -86,8 +85,7 @@ type greeting struct {
 	nonce   wire.Nonce
 	key     envelope.ConversationKey // hello key × exit identity
 
-	work  atomic.Int32  // that the exit has asked for
-	again chan struct{} // told when that grows
+	work effort // that the exit has asked for
 }
 
 func newGreeting(exit envelope.PublicKey, w wishes) (*greeting, error) {
@@ -103,7 +101,7 @@ func newGreeting(exit envelope.PublicKey, w wishes) (*greeting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exit key %s: %w", exit.NPub(), err)
 	}
-	g := &greeting{wishes: w, exit: exit, hello: hello, session: session, key: key, again: make(chan struct{}, 1)}
+	g := &greeting{wishes: w, exit: exit, hello: hello, session: session, key: key, work: newEffort()}
 	rand.Read(g.nonce[:])
 	return g, nil
 }
@@ -136,21 +134,19 @@ func (g *greeting) event(ctx context.Context, now time.Time) (event []byte, id [
 	if err != nil {
 		return nil, id, err
 	}
-	return envelope.NewSealer(g.hello, g.exit, g.key).SealWork(ctx, nil, plain, now, int(g.work.Load()))
+	return envelope.NewSealer(g.hello, g.exit, g.key).SealWork(ctx, nil, plain, now, g.work.bits())
 }
 
-// doesWork takes up what a refusal asks for, and reports whether the greeting is
-// to be sent again for it.
+// doesWork takes up what a refusal asks for, and reports whether it is only that:
+// then the greeting goes on. What is refused so had less work than is asked for.
+// If that is no more than is done by now, an earlier greeting is meant, or the
+// same one over another relay, and those on their way are to be waited for.
 func (g *greeting) doesWork(err error) bool {
 	var no *RefusedError
-	if !errors.As(err, &no) || no.Work <= int(g.work.Load()) || no.Work > mostWork {
+	if !errors.As(err, &no) || no.Work <= 0 || no.Work > mostWork {
 		return false
 	}
-	g.work.Store(int32(no.Work))
-	select {
-	case g.again <- struct{}{}:
-	default:
-	}
+	g.work.raise(no.Work)
 	return true
 }
 

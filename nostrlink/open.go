@@ -47,7 +47,7 @@ func (l *Link) open(ctx context.Context) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.work.Store(l.asked.Load())
+	g.work.raise(int(l.asked.Load()))
 	b := newBundle(l.hub, g.session.Public(), l.opts.Log)
 	a, err := l.greetAll(ctx, b, g)
 	if err != nil {
@@ -151,7 +151,7 @@ func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting,
 		}
 		l.answeredGreeting()
 		if g.doesWork(err) {
-			l.asked.Store(g.work.Load())
+			l.asked.Store(int32(g.work.bits()))
 			return
 		}
 		select {
@@ -172,6 +172,7 @@ func (l *Link) repeat(ctx context.Context, post *post, g *greeting) error {
 	verdicts := make(chan string, 16)
 	mutes, said := 0, ""
 	for try := 0; ; try++ {
+		more := g.work.more()
 		if err := l.greet(ctx, post, g, verdicts); err != nil {
 			return err
 		}
@@ -191,7 +192,7 @@ func (l *Link) repeat(ctx context.Context, post *post, g *greeting) error {
 				}
 			case <-repeat:
 				waiting = false
-			case <-g.again:
+			case <-more:
 				waiting = false
 			case <-ctx.Done():
 				if said != "" {

@@ -98,3 +98,38 @@ func (t *toll) asked() int {
 	defer t.mu.Unlock()
 	return max(t.work, t.least, crowd)
 }
+
+// effort is the work that an entry does for its greetings. It is safe for
+// concurrent use.
+type effort struct {
+	mu    sync.Mutex
+	work  int
+	grown chan struct{} // closed and replaced when there is more to do
+}
+
+func newEffort() effort { return effort{grown: make(chan struct{})} }
+
+// raise has at least so much work be done from now on.
+func (e *effort) raise(work int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if work <= e.work {
+		return
+	}
+	e.work = work
+	close(e.grown)
+	e.grown = make(chan struct{})
+}
+
+func (e *effort) bits() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.work
+}
+
+// more is closed when there is more to do than now.
+func (e *effort) more() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.grown
+}
