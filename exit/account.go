@@ -13,6 +13,9 @@ import (
 // accounts knows what each client uses. It is safe for concurrent use.
 type accounts struct {
 	now func() time.Time
+	// limited says that bytes are to be taken before they pass; else they are only
+	// counted. Open flows heed it, too.
+	limited atomic.Bool
 
 	mu     sync.Mutex
 	limits Limits
@@ -73,6 +76,7 @@ func (a *accounts) setLimits(l Limits) {
 	for _, c := range a.known {
 		c.limit(l)
 	}
+	a.limited.Store(l.BytesPerSecond > 0 || l.TotalBytesPerSecond > 0 || l.Day > 0 || l.Month > 0)
 }
 
 // limit gives an account its own buckets.
@@ -322,13 +326,4 @@ func (a *accounts) settleAll() {
 	for _, c := range a.known {
 		a.settle(c, now)
 	}
-}
-
-// isLimited reports whether bytes are to be taken before they pass, or only to be
-// counted.
-func (a *accounts) isLimited() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l := &a.limits
-	return l.BytesPerSecond > 0 || l.TotalBytesPerSecond > 0 || l.Day > 0 || l.Month > 0
 }

@@ -393,6 +393,34 @@ func TestQuotaEndsAFlow(t *testing.T) {
 	}
 }
 
+// Limits hold for flows that were open while there were none, and go again.
+func TestLimitsReachOpenFlows(t *testing.T) {
+	for name, l := range map[string]Limits{"day": {Day: 1000}, "month": {Month: 1000}, "pace": {BytesPerSecond: 1}, "share": {TotalBytesPerSecond: 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			m, client := meterPair(t, Limits{})
+			go io.Copy(io.Discard, client)
+			began, much := time.Now(), make([]byte, 2*settleEvery)
+			write := func() error { _, err := m.Write(much); return err }
+			if err := write(); err != nil || time.Now() != began {
+				t.Errorf("%s: without limits: %v after %v", name, err, time.Since(began))
+			}
+			m.account.of.setLimits(l)
+			err := write()
+			if l.Day+l.Month > 0 && reasonOf(err) != ReasonQuota {
+				t.Errorf("%s: beyond the quota: %v", name, err)
+			}
+			if l.Day+l.Month == 0 && (err != nil || time.Since(began) < time.Hour) {
+				t.Errorf("%s: %v after %v", name, err, time.Since(began))
+			}
+			m.account.of.setLimits(Limits{})
+			began = time.Now()
+			if err := write(); err != nil || time.Now() != began {
+				t.Errorf("%s: again without limits: %v after %v", name, err, time.Since(began))
+			}
+		})
+	}
+}
+
 // The rate that all share may change while clients wait for their turns: each
 // still gets it, and no more than one at a time looks after a client's.
 func TestSharedRateChangesUnderLoad(t *testing.T) {

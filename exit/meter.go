@@ -27,7 +27,6 @@ func (b *booked) Client() ([32]byte, bool) { return b.account.key, b.account.pro
 type meter struct {
 	net.Conn // the client's end
 	account  *account
-	limited  bool
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -40,7 +39,7 @@ type meter struct {
 
 // newMeter puts a meter on a flow of network; ctx ends its waiting.
 func newMeter(ctx context.Context, c *account, network string, in net.Conn) *meter {
-	m := &meter{Conn: in, account: c, limited: c.of.isLimited(), began: time.Now(), ready: make(chan struct{})}
+	m := &meter{Conn: in, account: c, began: time.Now(), ready: make(chan struct{})}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	c.of.mu.Lock()
 	idle, life := c.of.limits.FlowIdle, c.of.limits.FlowLife
@@ -71,7 +70,7 @@ func (m *meter) pass(n int) error {
 	if len(m.timers) > 0 {
 		m.last.Store(int64(time.Since(m.began)))
 	}
-	if !m.limited {
+	if !m.account.of.limited.Load() {
 		m.account.spent.Add(int64(n))
 		return nil
 	}

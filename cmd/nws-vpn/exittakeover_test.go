@@ -67,7 +67,7 @@ func TestTakeoverThatFails(t *testing.T) {
 	flow := dialFlow(t, e.wantIn("alice", showing(&alice, "")), to)
 	echo(t, flow, "at the old one")
 
-	e.write(fmt.Sprintf("names.blog = { key_file = \"DIR/blog.key\", relays = [\"ws://%s\"] }\n", freeAddress(t)))
+	e.write(fmt.Sprintf("names.blog = { key_file = \"DIR/blog.key\", relays = [\"ws://%s\"] }\n", to)) // no relay
 	next := e.flags
 	next.takeover = true
 	e.relay = serveTestRelay(t, func(*config.Relay) {}).URL()
