@@ -99,9 +99,10 @@ func figures(t *testing.T, address string) string {
 }
 
 func TestWhatOperatorsWatch(t *testing.T) {
-	at, dead := freeAddress(t), deadNameserver(t)
-	e := newTestExit(t, fmt.Sprintf("metrics = %q\nadmission = \"allowlist\"\nnameservers = [%q]\n", at, dead))
-	e.start(e.flags, "metrics on") // which is said before it is ready, but after the control socket is there
+	dead := deadNameserver(t)
+	e := newTestExit(t, fmt.Sprintf("metrics = \"127.0.0.1:0\"\nadmission = \"allowlist\"\nnameservers = [%q]\n", dead))
+	// This is said before it is ready, but after the control socket is there.
+	at := strings.TrimPrefix(e.start(e.flags, "metrics on ").said, "metrics on ")
 	await.That(t, "the exit is connected to its relay", func() bool {
 		return strings.Contains(figures(t, at), fmt.Sprintf("\nnws_exit_relay_connected{relay=%q} 1\n", e.relay))
 	})

@@ -275,7 +275,7 @@ func TestExitStatus(t *testing.T) {
 // one, which ends after it.
 func TestExitIsReplaced(t *testing.T) {
 	// What only one process can have is handed over.
-	e := newTestExit(t, fmt.Sprintf("quota_month = \"1GB\"\nmetrics = %q\npublic_address = %q\n", freeAddress(t), freeAddress(t)))
+	e := newTestExit(t, fmt.Sprintf("quota_month = \"1GB\"\nmetrics = \"unix:DIR/metrics\"\npublic_address = %q\n", sharedAddress(t)))
 	old := e.start(e.flags, "ready")
 	alice, err := envelope.GenerateSecretKey()
 	if err != nil {
@@ -323,15 +323,31 @@ func TestExitIsReplaced(t *testing.T) {
 	}
 }
 
-// freeAddress is one on loopback where nothing listens.
-func freeAddress(t *testing.T) string {
+// sharedAddress is one that processes can listen at which share it, and no other.
+func sharedAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{Control: shareAddress}).Listen(t.Context(), "tcp", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", port)
+}
+
+// deadAddress is one on loopback where nobody listens, nor can before the test ends: a
+// connection has it.
+func deadAddress(t *testing.T) string {
+	t.Helper()
+	c, err := net.Dial("tcp", echoServer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
 }
 
 func TestExitDrains(t *testing.T) {

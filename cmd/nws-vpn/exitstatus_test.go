@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -14,12 +13,7 @@ import (
 // deadNameserver is one over TLS at a port that nobody listens on.
 func deadNameserver(t *testing.T) exit.Nameserver {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	n, err := exit.ParseNameserver("tls://dns.example@" + l.Addr().String())
+	n, err := exit.ParseNameserver("tls://dns.example@" + deadAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}
