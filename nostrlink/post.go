@@ -154,9 +154,10 @@ func (p *post) lost() <-chan struct{} {
 
 // box receives the events addressed to one key.
 type box struct {
-	post  *post
-	key   envelope.PublicKey
-	shard *shard
+	post    *post
+	key     envelope.PublicKey
+	shard   *shard
+	version int // of the shard's key set, the first that has the key
 
 	mu      sync.Mutex
 	deliver deliverFunc
@@ -168,9 +169,9 @@ type shard struct {
 	id   string
 	keys int
 
-	updating sync.Mutex // held while a REQ is on its way
-	wanted   int        // version of the key set, guarded by post.mu
-	sent     int        // version the relay has confirmed, guarded by updating
+	updating chan struct{} // held, by sending to it, while a REQ is on its way
+	wanted   int           // version of the key set, guarded by post.mu
+	sent     int           // version the relay has confirmed, guarded by updating
 }
 
 const shardKeys = 256
@@ -194,13 +195,13 @@ func (p *post) add(key envelope.PublicKey, deliver deliverFunc) *box {
 		}
 	}
 	if s == nil {
-		s = &shard{id: fmt.Sprintf("nws%d", len(p.shards))}
+		s = &shard{id: fmt.Sprintf("nws%d", len(p.shards)), updating: make(chan struct{}, 1)}
 		p.shards = append(p.shards, s)
 	}
-	b := &box{post: p, key: key, shard: s, deliver: deliver}
-	p.boxes[key] = b
 	s.keys++
 	s.wanted++
+	b := &box{post: p, key: key, shard: s, version: s.wanted, deliver: deliver}
+	p.boxes[key] = b
 	return b
 }
 
@@ -224,24 +225,26 @@ func (b *box) close() {
 }
 
 // confirm returns once the relay is connected and has confirmed that it will
-// pass on what is addressed to the boxes. Changes that come while a REQ is on
-// its way share the next one.
-func (p *post) confirm(ctx context.Context, boxes ...*box) error {
-	for _, b := range boxes {
-		if err := p.update(ctx, b.shard); err != nil {
-			return err
-		}
+// pass on what is addressed to the box. Changes that come while a REQ is on its
+// way share the next one. A REQ may take as long as the relay is away: everybody
+// waits for another's only until the own ctx ends.
+func (p *post) confirm(ctx context.Context, b *box) error {
+	if err := p.update(ctx, b); err != nil {
+		return err
 	}
 	return p.client.Wait(ctx)
 }
 
-func (p *post) update(ctx context.Context, s *shard) error {
-	p.mu.Lock()
-	need := s.wanted
-	p.mu.Unlock()
-	s.updating.Lock()
-	defer s.updating.Unlock()
-	if s.sent >= need {
+// update has the relay confirm a key set with the box's key, unless it has.
+func (p *post) update(ctx context.Context, b *box) error {
+	s := b.shard
+	select {
+	case s.updating <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("relay %s: has not confirmed a subscription yet: %w", p.url, ctx.Err())
+	}
+	defer func() { <-s.updating }()
+	if s.sent >= b.version {
 		return nil
 	}
 	version, filter := p.filter(s)

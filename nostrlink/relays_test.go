@@ -11,6 +11,7 @@ import (
 
 	"github.com/nws-vpn/nws-vpn/internal/await"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relayd"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
@@ -206,4 +207,83 @@ func TestAnExitThatIsKilledAndComesBack(t *testing.T) {
 		defer again.Close()
 		return echoed(again, 1000) == nil
 	})
+}
+
+// stuck is what a relay may be while others work.
+var stuck = map[string]relaytest.Behaviour{
+	"down":          {Status: 503},
+	"never answers": {NoEOSE: true},
+}
+
+// exitAt serves an exit, of which one relay may be stuck, and returns once it
+// listens on the other.
+func exitAt(t *testing.T, key envelope.SecretKey, works string, all ...string) (l *nostrlink.Listener, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	hub, ready := nostrlink.NewHub(nostrlink.HubOptions{}), make(chan struct{})
+	l = hub.NewListener(key, all, nostrlink.ListenerOptions{Ready: func(url string) {
+		if url == works {
+			close(ready)
+		}
+	}})
+	var serving sync.WaitGroup
+	serving.Go(func() { l.Serve(ctx, nostrlink.Echo) })
+	stop = sync.OnceFunc(func() { cancel(); serving.Wait(); hub.Close() })
+	t.Cleanup(stop)
+	<-ready
+	return l, stop
+}
+
+// A session ends at the exit although one of its relays does not answer.
+func TestAStuckRelayKeepsNoSession(t *testing.T) {
+	for name, b := range stuck {
+		t.Run(name, func(t *testing.T) {
+			key := envelopetest.NewKey(t)
+			all, urls := relays(t, 2)
+			all[1].Set(b)
+			exit, _ := exitAt(t, key, urls[0], urls...)
+			for range 3 {
+				link, stop := serveLink(t, key.Public(), urls...)
+				if err := echoed(flowOver(t, link), 1000); err != nil {
+					t.Error(err)
+				}
+				stop()
+			}
+			await.That(t, "the exit has no session left", func() bool { return exit.Sessions() == 0 && len(exit.Guests()) == 0 })
+		})
+	}
+}
+
+// A link finds its exit again although another one, of the same hub, waits for a
+// relay of both.
+func TestAStuckRelayKeepsNoLink(t *testing.T) {
+	for name, b := range stuck {
+		t.Run(name, func(t *testing.T) {
+			all, urls := relays(t, 2)
+			all[1].Set(b)
+			var links [2]*nostrlink.Link
+			var restart func()
+			hub := nostrlink.NewHub(nostrlink.HubOptions{})
+			ctx, cancel := context.WithCancel(context.Background())
+			var serving sync.WaitGroup
+			t.Cleanup(func() { cancel(); serving.Wait(); hub.Close() })
+			for i := range links {
+				key := envelopetest.NewKey(t)
+				_, stop := exitAt(t, key, urls[0], urls...)
+				restart = func() { stop(); exitAt(t, key, urls[0], urls...) }
+				links[i] = hub.NewLink(key.Public(), urls, nostrlink.LinkOptions{})
+				serving.Go(func() { links[i].Serve(ctx) })
+				await.That(t, "the link is connected", func() bool { return links[i].Status().State == nostrlink.Connected })
+			}
+			restart()
+			await.That(t, "the link is at the exit again", func() bool {
+				conn, err := links[1].DialContext(await.Context(t), "tcp", "example.com:80")
+				if err != nil {
+					return false
+				}
+				defer conn.Close()
+				return echoed(conn, 1000) == nil
+			})
+		})
+	}
 }
