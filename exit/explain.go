@@ -21,6 +21,9 @@ type AddressVerdict struct {
 	// Special says that the address is refused before any rule; no rule is
 	// asked then.
 	Special error
+	// Hidden is the IPv4 address that Addr is another way to write, if Rules are what
+	// was asked about that one and it is refused, unlike Addr by itself.
+	Hidden netip.Addr
 	// Rules are those that were asked, in order. Only the last one matches.
 	Rules []Rule
 	// Preset is how many of them, at the end, are the preset's.
@@ -73,15 +76,27 @@ func (g *gate) explain(q wish, a netip.Addr) AddressVerdict {
 		}
 		q.addr = a.Unmap()
 	}
+	g.askRules(&v, &q)
+	if hidden, ok := hiddenIn(q.addr); ok && v.Allowed {
+		q.addr = hidden
+		of := AddressVerdict{Addr: a, Hidden: hidden}
+		if g.askRules(&of, &q); !of.Allowed {
+			return of
+		}
+	}
+	return v
+}
+
+// askRules notes what the rules say of q.
+func (g *gate) askRules(v *AddressVerdict, q *wish) {
 	for i := range g.rules {
 		if i >= g.own {
 			v.Preset++
 		}
 		v.Rules = append(v.Rules, g.rules[i])
-		if g.rules[i].match(&q) == matches {
+		if g.rules[i].match(q) == matches {
 			v.Allowed = g.rules[i].Allow
-			break
+			return
 		}
 	}
-	return v
 }

@@ -102,13 +102,21 @@ func (g *gate) checkRules(q *wish) error {
 }
 
 // check judges one address that is to be dialled for q: the ranges that are not
-// for strangers first, then the rules. It returns a *Refusal.
+// for strangers first, then the rules, which also have to admit the IPv4 address that
+// it is another way to write. It returns a *Refusal.
 func (g *gate) check(q wish, a netip.Addr) error {
 	if err := g.checkAddr(a); err != nil {
 		return err
 	}
 	q.addr = a.Unmap()
-	return g.checkRules(&q)
+	if err := g.checkRules(&q); err != nil {
+		return err
+	}
+	if hidden, ok := hiddenIn(q.addr); ok {
+		q.addr = hidden
+		return g.checkRules(&q)
+	}
+	return nil
 }
 
 // checkAddr refuses every address that is not for strangers, with a *Refusal.

@@ -202,6 +202,40 @@ func TestRulesBeforeNamesAreLookedUp(t *testing.T) {
 	}
 }
 
+// leak check 51: rules about IPv4 hold for it in the disguise of IPv6
+func TestRulesSeeThroughDisguise(t *testing.T) {
+	ipv4 := netip.MustParseAddr("8.8.8.8")
+	for _, tt := range []struct {
+		rules   []string
+		allowed bool
+		hidden  bool // the IPv4 address alone is why not
+	}{
+		{[]string{"deny 8.8.8.0/24"}, false, true},
+		{[]string{"deny tcp 8.8.8.8:443"}, false, true},
+		{[]string{"deny udp 8.8.8.0/24"}, true, false},
+		{[]string{"deny 8.8.4.0/24"}, true, false},
+		{[]string{"allow 8.8.8.0/24", "deny 8.8.0.0/16"}, true, false},
+		{[]string{"allow ::/0", "deny 8.8.8.0/24"}, false, true},
+		{[]string{"deny 64:ff9b::/96", "deny 2000::/3"}, false, false},
+		{[]string{"allow 8.8.8.8", "deny *"}, false, false},
+		{[]string{"allow ::/0", "deny *"}, false, true},
+		{[]string{"allow ::/0", "allow 8.8.8.8", "deny *"}, true, false},
+		{nil, true, false},
+	} {
+		g := newServer(t, Config{Policy: Policy{Preset: "open", Rules: rules(t, tt.rules...)}}).gate.Load()
+		for _, text := range []string{"64:ff9b::808:808", "2002:808:808::1", "2606:4700::5efe:808:808", "2606:4700::200:5efe:808:808"} {
+			q, a := wish{network: "tcp", port: 443}, netip.MustParseAddr(text)
+			if err := g.check(q, a); (err == nil) != tt.allowed || err != nil && reasonOf(err) != ReasonPolicy {
+				t.Errorf("%q: %s: %v", tt.rules, a, err)
+			}
+			v := g.explain(q, a)
+			if v.Addr != a || v.Allowed != tt.allowed || v.Special != nil || v.Hidden.IsValid() != tt.hidden || tt.hidden && v.Hidden != ipv4 {
+				t.Errorf("%q: %s is explained by %+v", tt.rules, a, v)
+			}
+		}
+	}
+}
+
 // leak check 51: a new policy leaves flows open
 func TestANewPolicyLeavesFlowsOpen(t *testing.T) {
 	l := listenTCP(t, "127.0.0.1")

@@ -103,9 +103,12 @@ func explainPolicy(ctx context.Context, out io.Writer, e *config.Exit, as, netwo
 
 // printVerdict says how one address fared: a line for each rule that was asked.
 func printVerdict(w io.Writer, e *config.Exit, v *exit.AddressVerdict) {
-	if v.Addr.IsValid() {
+	switch {
+	case v.Hidden.IsValid():
+		fmt.Fprintf(w, "address %s, another way to write %s\n", v.Addr, v.Hidden)
+	case v.Addr.IsValid():
 		fmt.Fprintf(w, "address %s\n", v.Addr)
-	} else {
+	default:
 		fmt.Fprintln(w, "before the name is looked up")
 	}
 	if v.Special != nil {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
+	"github.com/nws-vpn/nws-vpn/exit"
 )
 
 func TestDestinationsOfPolicyTest(t *testing.T) {
@@ -40,6 +42,11 @@ func TestPolicyTestFitsAScreen(t *testing.T) {
 	}
 	if strings.Count(out.String(), "\n") < 10 {
 		t.Errorf("too short:\n%s", out.String())
+	}
+	out.Reset()
+	e.Policy, e.Rules = "open", []exit.Rule{{Prefix: netip.MustParsePrefix("8.8.8.0/24")}}
+	if err := explainPolicy(t.Context(), &out, &e, "", "tcp", "[64:ff9b::808:808]:443"); err == nil || !strings.HasPrefix(out.String(), "address 64:ff9b::808:808, another way to write 8.8.8.8\n  rule 1  matches: decides  deny 8.8.8.0/24\n") {
+		t.Errorf("%v:\n%s", err, out.String())
 	}
 	for _, test := range []struct {
 		text string
