@@ -2,6 +2,7 @@ package exit
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"os"
@@ -227,17 +228,40 @@ func TestUsageFileThatMakesNoSense(t *testing.T) {
 	}
 }
 
+// leak check 52: keys that are made at will cost nobody his quota
 func TestUsageIsBounded(t *testing.T) {
-	u := newUsage()
-	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
-	for i := range maxUsage + 1000 {
-		u.add([32]byte{1, byte(i), byte(i >> 8), byte(i >> 16)}, 1, now)
+	a, clock := testAccounts(Limits{Day: 1000})
+	key := func(kind byte, i int) [32]byte { return [32]byte{kind, byte(i), byte(i >> 8), byte(i >> 16)} }
+	const guests = 1000
+	for i := range guests {
+		a.used.add(key(1, i), int64(10+i), clock.now)
 	}
-	if len(u.clients) > maxUsage+1 {
-		t.Errorf("%d clients are kept", len(u.clients))
+	a.used.add(key(2, 0), 1000, clock.now)
+	for i := range maxUsage + 2*usageRoom {
+		a.used.add(key(3, i), int64(1+i%2), clock.now)
 	}
-	if day, _ := u.of([32]byte{9}, now); day != 1000 {
-		t.Errorf("those without a place have used %d", day)
+	if n := len(a.used.clients); n > maxUsage || n < maxUsage-usageRoom {
+		t.Errorf("%d clients are kept", n)
+	}
+	for i := range guests {
+		if day, _ := a.used.of(key(1, i), clock.now); day != int64(10+i) {
+			t.Fatalf("of %d bytes, %d are remembered", 10+i, day)
+		}
+	}
+	if _, err := a.open(client{key(2, 0), true}); reasonOf(err) != ReasonQuota {
+		t.Errorf("who has used up a day: %v", err)
+	}
+	if _, err := a.open(client{key(4, 0), true}); err != nil {
+		t.Errorf("who has used nothing: %v", err)
+	}
+}
+
+func BenchmarkUsageOfNewcomers(b *testing.B) {
+	u, now := newUsage(), time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	var key [32]byte
+	for i := 0; b.Loop(); i++ {
+		binary.BigEndian.PutUint64(key[:], uint64(i))
+		u.add(key, int64(i%1000), now)
 	}
 }
 

@@ -1,6 +1,10 @@
 package exit
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // usage is how many bytes clients have used in this day and this month. It has
 // no lock of its own.
@@ -16,12 +20,13 @@ type used struct {
 	Month int64  `json:"month"` // bytes
 }
 
-// maxUsage bounds the clients whose bytes are kept; what others use counts
-// together.
-const maxUsage = 100_000
-
-// others is the key of those for whom there is no room.
-var others [32]byte
+const (
+	// maxUsage bounds the clients whose bytes are kept. Keys are made at will, so who
+	// is one too many costs nobody his quota: those who have used least are forgotten.
+	maxUsage = 100_000
+	// usageRoom is how many of them are at a time, as it takes a look at all.
+	usageRoom = maxUsage / 16
+)
 
 func newUsage() *usage { return &usage{clients: make(map[[32]byte]*used)} }
 
@@ -38,9 +43,6 @@ func (u *usage) turn(now time.Time) {
 func (u *usage) of(key [32]byte, now time.Time) (day, month int64) {
 	u.turn(now)
 	c := u.clients[key]
-	if c == nil && len(u.clients) >= maxUsage {
-		c = u.clients[others]
-	}
 	if c == nil {
 		return 0, 0
 	}
@@ -69,11 +71,10 @@ func (u *usage) merge(others *usage, now time.Time) {
 func (u *usage) enter(key [32]byte, more used, now time.Time) {
 	u.turn(now)
 	c := u.clients[key]
-	if c == nil && len(u.clients) >= maxUsage {
-		key = others
-		c = u.clients[key]
-	}
 	if c == nil {
+		if len(u.clients) >= maxUsage {
+			u.makeRoom()
+		}
 		c = new(used)
 		u.clients[key] = c
 	}
@@ -85,4 +86,24 @@ func (u *usage) enter(key [32]byte, more used, now time.Time) {
 	}
 	c.Month += more.Month
 	u.changed = true
+}
+
+// makeRoom forgets usageRoom of those who have used least in this month.
+func (u *usage) makeRoom() {
+	months := make([]int64, 0, len(u.clients))
+	for _, c := range u.clients {
+		months = append(months, c.Month)
+	}
+	slices.Sort(months)
+	least := months[usageRoom]
+	n := len(u.clients) - usageRoom
+	maps.DeleteFunc(u.clients, func(_ [32]byte, c *used) bool { return c.Month < least })
+	for key, c := range u.clients {
+		if len(u.clients) <= n {
+			return
+		}
+		if c.Month == least {
+			delete(u.clients, key)
+		}
+	}
 }
