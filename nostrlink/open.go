@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/direct"
@@ -36,9 +37,62 @@ type answered struct {
 	err     error
 }
 
+// outcome is what becomes of a greeting, which goes out over several relays, and
+// maybe to several exits that share the key. It is safe for concurrent use.
+type outcome struct {
+	end context.CancelFunc // ends the greeting
+
+	mu     sync.Mutex
+	worth  worth
+	answer *answered   // that counts so far; or nil
+	grace  *time.Timer // runs from the first refusal
+}
+
+// worth says which of two answers counts: the higher one, or the earlier.
+type worth int
+
+const (
+	unanswered worth = iota
+	demanding        // it asks for work, which is done
+	refusing
+	welcoming
+)
+
+// refusalGrace is how long a refusal waits for a WELCOME. No refusal is for all
+// exits that share a key: one of them may be full, or of another version, have
+// other rules or another clock. How many there are is not known to the entry.
+const refusalGrace = time.Second
+
+// hear takes an answer in, and ends the greeting when there is none better to
+// come.
+func (o *outcome) hear(a *answered, w worth) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w <= o.worth {
+		return
+	}
+	o.worth, o.answer = w, a
+	switch w {
+	case welcoming:
+		o.end()
+	case refusing:
+		o.grace = time.AfterFunc(refusalGrace, o.end)
+	}
+}
+
+// sum is the answer that counts, or nil if there was none.
+func (o *outcome) sum() *answered {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.grace != nil {
+		o.grace.Stop()
+	}
+	return o.answer
+}
+
 // open shakes hands over all the link's relays at once, with one greeting. The
 // first WELCOME wins, also when several exits share the key; when none comes,
-// the error names what went wrong at each relay.
+// the error is the exit's refusal or names what went wrong at each relay.
 func (l *Link) open(ctx context.Context) (*opened, error) {
 	if len(l.relays) == 0 {
 		return nil, errNoRelay
@@ -99,45 +153,30 @@ func (l *Link) take(b *bundle, a *answered) *opened {
 	return &opened{session: s, bundle: b, since: time.Now(), relay: a.relay, agent: oneLine(a.welcome.Agent)}
 }
 
-// greetAll sends the greeting over every relay until the exit answers one, or
-// all have failed. It returns when nothing of it is left.
+// greetAll sends the greeting over every relay until an exit welcomes it, a refusal
+// has waited for that long enough, or all relays have failed. It returns when
+// nothing of it is left.
 func (l *Link) greetAll(ctx context.Context, b *bundle, g *greeting) (*answered, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	answers := make(chan *answered, 1)
+	o := &outcome{end: cancel}
 	failed := make(chan error, len(l.relays))
 	for _, url := range l.relays {
-		go func() { failed <- l.greetVia(ctx, url, b, g, answers) }()
+		go func() { failed <- l.greetVia(ctx, url, b, g, o) }()
 	}
-	var (
-		failures []string
-		answer   *answered
-	)
+	var failures []string
 	for range l.relays {
-		var err error
-		select {
-		case err = <-failed:
-		case answer = <-answers:
-			cancel()
-			err = <-failed
-		}
-		if err != nil {
-			failures = append(failures, err.Error())
-		}
+		failures = append(failures, (<-failed).Error())
 	}
-	select {
-	case answer = <-answers: // with the last failure
-	default:
+	if a := o.sum(); a != nil {
+		return a, a.err
 	}
-	if answer == nil {
-		return nil, errors.New(strings.Join(failures, "; "))
-	}
-	return answer, answer.err
+	return nil, errors.New(strings.Join(failures, "; "))
 }
 
 // greetVia sends the greeting over one relay until ctx ends or the relay shows
-// that it is of no use. What the exit answers goes to answers.
-func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting, answers chan<- *answered) error {
+// that it is of no use, and returns why. What the exit answers goes to o.
+func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting, o *outcome) error {
 	// The session's key is listened for before the exit can know it, so that
 	// its first packet is not missed.
 	t, err := b.listen(ctx, url)
@@ -150,13 +189,15 @@ func (l *Link) greetVia(ctx context.Context, url string, b *bundle, g *greeting,
 			return
 		}
 		l.answeredGreeting()
-		if g.doesWork(err) {
+		a := &answered{s, w, t.post.url, err}
+		switch {
+		case err == nil:
+			o.hear(a, welcoming)
+		case g.doesWork(err):
 			l.asked.Store(int32(g.work.bits()))
-			return
-		}
-		select {
-		case answers <- &answered{s, w, t.post.url, err}:
-		default: // the first one counts
+			o.hear(a, demanding)
+		default:
+			o.hear(a, refusing)
 		}
 	})
 	defer box.close()

@@ -3,6 +3,7 @@ package nostrlink
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,4 +161,116 @@ func TestWorkAskedForTwice(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// The exit's word is told, also when it wants what it has.
+func TestWorkInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := newKey(t)
+		urls, opts := relaysInMemory(t, 1)
+		exit := startPuppet(t, opts, key, urls...)
+		o := open(t, opts, key.Public(), urls...)
+		var err error
+		for err == nil {
+			select {
+			case g := <-exit.hellos:
+				g.refuse("work harder", 8)
+			case err = <-o.done:
+			}
+		}
+		if no, ok := errorAs[*RefusedError](err); !ok || !strings.Contains(no.Error(), "work harder") {
+			t.Errorf("it ends with %v", err)
+		}
+	})
+}
+
+// Several exits may share the key. What one of them refuses another may grant.
+func TestOneExitRefusesAnotherWelcomes(t *testing.T) {
+	for name, answer := range map[string]func(a, b *greeted){
+		"the refusal first": func(a, b *greeted) {
+			a.refuse("full", 0)
+			time.Sleep(refusalGrace / 2)
+			b.welcome()
+		},
+		"after a call for work": func(a, b *greeted) {
+			a.refuse("work", 8)
+			b.refuse("full", 0)
+			time.Sleep(refusalGrace / 2)
+			a.welcome()
+		},
+		"the WELCOME first": func(a, b *greeted) {
+			a.welcome()
+			b.refuse("full", 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				key := newKey(t)
+				urls, opts := relaysInMemory(t, 1)
+				one, other := startPuppet(t, opts, key, urls...), startPuppet(t, opts, key, urls...)
+				o := open(t, opts, key.Public(), urls...)
+				answer(o.next(one), o.next(other))
+				if err := <-o.done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A refusal is final when no exit has welcomed the greeting in time: the first of
+// them is told.
+func TestAllExitsRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := newKey(t)
+		urls, opts := relaysInMemory(t, 1)
+		one, other := startPuppet(t, opts, key, urls...), startPuppet(t, opts, key, urls...)
+		o := open(t, opts, key.Public(), urls...)
+		a, b := o.next(one), o.next(other)
+		a.refuse("members only", 0)
+		synctest.Wait()
+		b.refuse("full", 0)
+		err := <-o.done
+		if no, ok := errorAs[*RefusedError](err); !ok || !strings.Contains(no.Error(), "members only") {
+			t.Errorf("it ends with %v", err)
+		}
+		if waited := time.Since(o.begun); waited > 2*refusalGrace {
+			t.Errorf("it ends after %v", waited)
+		}
+	})
+}
+
+// Whatever comes after a WELCOME, and however late, does not take its place.
+func TestOutcome(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		heard []worth
+		want  int // index of what counts; -1 for none
+		ended bool
+	}{
+		{"nothing", nil, -1, false},
+		{"a demand", []worth{demanding}, 0, false},
+		{"two refusals", []worth{refusing, refusing}, 0, false},
+		{"a demand, then a refusal", []worth{demanding, refusing}, 1, false},
+		{"a refusal, then a demand", []worth{refusing, demanding}, 0, false},
+		{"a refusal, then a WELCOME", []worth{refusing, welcoming}, 1, true},
+		{"a WELCOME, then all else", []worth{welcoming, demanding, refusing, welcoming}, 0, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // no grace runs out
+				ended := false
+				o := &outcome{end: func() { ended = true }}
+				var want *answered
+				for i, w := range test.heard {
+					a := new(answered)
+					if o.hear(a, w); i == test.want {
+						want = a
+					}
+				}
+				if got := o.sum(); got != want || ended != test.ended {
+					t.Errorf("%p counts, want %p; ended %v", got, want, ended)
+				}
+			})
+		})
+	}
 }
