@@ -247,16 +247,26 @@ func (c *Client) stay(ctx context.Context, conn *Conn) error {
 			}
 			return err
 		case <-c.repair:
-			if err := c.takeTurn(ctx); err != nil {
-				continue
-			}
-			err := c.resubscribe(ctx, conn)
-			<-c.turn
-			if err != nil && ctx.Err() == nil {
+			if err := c.mend(ctx, conn); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
 	}
+}
+
+// mend makes what is missing on the connection, once nobody else is subscribing.
+// Whoever is may be waiting for the next connection: the end of this one ends the
+// wait.
+func (c *Client) mend(ctx context.Context, conn *Conn) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-conn.Done():
+		return conn.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	return c.resubscribe(ctx, conn)
 }
 
 // Redial drops the connection, or the wait for the next attempt, and dials at

@@ -11,6 +11,11 @@ type wanted struct {
 	filters []Filter
 	onEvent func(raw []byte)
 	made    *Conn // the connection on which it was confirmed as it is now
+
+	// before is what had the id until now, and has it again if the relay refuses
+	// this one; nil once this was confirmed.
+	before  *wanted
+	refused error // why it is not wanted any more
 }
 
 // Wait returns when the relay is connected and every subscription is confirmed.
@@ -50,18 +55,17 @@ func (c *Client) connected(ctx context.Context) (*Conn, error) {
 // filters and callback. onEvent is as in [Conn.Subscribe]; after a reconnection
 // it may get stored events again, unless the filter has a limit of 0.
 //
-// When the connected relay refuses, the error is a [*RefusedError] and the
-// subscription is forgotten. A refusal on a later connection is in the Status,
-// and the client tries again.
+// When the relay refuses, the error is a [*RefusedError] and the subscription is
+// forgotten. If it was to replace another, that one is wanted again, and made
+// anew, as the relay's refusal has ended it. When the relay refuses on a later
+// connection what it had confirmed, the refusal is in the Status, and the client
+// tries again.
 func (c *Client) Subscribe(ctx context.Context, id string, filters []Filter, onEvent func(raw []byte)) error {
 	if err := c.takeTurn(ctx); err != nil {
 		return err
 	}
 	defer func() { <-c.turn }()
-	want := &wanted{filters: filters, onEvent: onEvent}
-	c.mu.Lock()
-	c.subs[id] = want
-	c.mu.Unlock()
+	want := c.want(id, filters, onEvent)
 	for {
 		conn, err := c.connected(ctx)
 		if err != nil {
@@ -70,16 +74,16 @@ func (c *Client) Subscribe(ctx context.Context, id string, filters []Filter, onE
 		if err = c.make(ctx, conn, id, want); err == nil {
 			return nil
 		}
-		var refused *RefusedError
-		if errors.As(err, &refused) {
+		if c.fallBack(id, want, err) {
+			c.askRepair()
+			return err
+		}
+		if isRefusal(err) {
 			c.forget(id, want)
 			return err
 		}
 		if ctx.Err() != nil {
-			select {
-			case c.repair <- struct{}{}:
-			default:
-			}
+			c.askRepair()
 			return err
 		}
 		// Neither yes nor no: this connection is of no use. The next one
@@ -102,21 +106,63 @@ func (c *Client) takeTurn(ctx context.Context) error {
 	}
 }
 
+// want notes what an id stands for from now on.
+func (c *Client) want(id string, filters []Filter, onEvent func(raw []byte)) *wanted {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.subs[id]
+	if before != nil && before.before != nil {
+		before = before.before // the other was never confirmed
+	}
+	w := &wanted{filters: filters, onEvent: onEvent, before: before}
+	c.subs[id] = w
+	return w
+}
+
+func isRefusal(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused)
+}
+
+// fallBack has an id stand for what it did before, if err is the relay's refusal
+// of the change and there is such. It is for the relay to confirm anew.
+func (c *Client) fallBack(id string, want *wanted, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !isRefusal(err) || c.subs[id] != want || want.before == nil {
+		return false
+	}
+	want.refused = err
+	want.before.made = nil
+	c.subs[id] = want.before
+	return true
+}
+
+// askRepair has Serve make the subscriptions that may be missing.
+func (c *Client) askRepair() {
+	select {
+	case c.repair <- struct{}{}:
+	default:
+	}
+}
+
 // make has the relay confirm a subscription, unless it has done so.
 func (c *Client) make(ctx context.Context, conn *Conn, id string, want *wanted) error {
 	c.mu.Lock()
-	made := want.made == conn
+	made, refused := want.made == conn, want.refused
 	c.mu.Unlock()
-	if made {
-		return nil
+	if made || refused != nil {
+		return refused
 	}
 	if err := conn.Subscribe(ctx, id, want.filters, want.onEvent); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	want.made = conn
-	c.mu.Unlock()
-	return nil
+	defer c.mu.Unlock()
+	if want.refused == nil { // by a connection after this one
+		want.made, want.before = conn, nil
+	}
+	return want.refused
 }
 
 // retire takes a dead connection out of use before Serve has noticed.
@@ -172,7 +218,7 @@ func (c *Client) resubscribe(ctx context.Context, conn *Conn) error {
 	for {
 		id, want, ready := c.missing(conn)
 		if want != nil {
-			if err := c.make(ctx, conn, id, want); err != nil {
+			if err := c.make(ctx, conn, id, want); err != nil && !c.fallBack(id, want, err) {
 				return err
 			}
 			continue

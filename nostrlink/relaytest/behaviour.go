@@ -28,6 +28,9 @@ type Behaviour struct {
 	Closed string
 	// ClosedWithoutWords refuses them with no reason, not even an empty one.
 	ClosedWithoutWords bool
+	// MaxFilters, unless 0, is how many bytes of filters a subscription may
+	// have; longer ones are refused.
+	MaxFilters int
 	// Keep is how many of the last events are kept and repeated to each new
 	// subscription that they match, as strfry does with ephemeral events.
 	Keep int

@@ -151,8 +151,17 @@ func (c *conn) handle(b Behaviour, msg []byte) {
 
 func (c *conn) subscribe(b Behaviour, m nip01.ClientMessage) {
 	refusal := b.Closed
-	if !c.authed {
+	switch {
+	case !c.authed:
 		refusal = "auth-required: this relay wants to know you"
+	case b.MaxFilters > 0 && len(m.Filters) > b.MaxFilters:
+		refusal = "error: filter too long"
+	}
+	if refusal != "" || b.ClosedWithoutWords {
+		// CLOSED names an id, and so ends what has had it until now.
+		c.relay.mu.Lock()
+		delete(c.subs, string(m.Subscription))
+		c.relay.mu.Unlock()
 	}
 	if refusal != "" {
 		c.answer(nip01.AppendClosed(nil, m.Token, refusal))
