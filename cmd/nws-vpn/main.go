@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -22,6 +23,9 @@ func main() {
 	// To the last, since a signal that comes late must not change what the program
 	// ends with.
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// What was begun is brought to its end also when nobody reads what is said of
+	// it any more. To ignore the signal would have all that is started ignore it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	err := secretInTheOpen(os.Args[1:], os.Environ())
 	cmd := root()
 	if err == nil {
@@ -46,7 +50,14 @@ func statusOf(cmd *cobra.Command, err error) (status exitStatus, said bool) {
 	case cmd.Name() == execName: // 1 is the command's
 		return statusFailed, false
 	}
-	return 1, false
+	return 1, isUnread(err)
+}
+
+// isUnread reports whether it was the reader of our answer who has gone, such as
+// head, who knows.
+func isUnread(err error) bool {
+	var failed *fs.PathError
+	return errors.As(err, &failed) && failed.Path == os.Stdout.Name() && errors.Is(failed, syscall.EPIPE)
 }
 
 // ourPackages stand before errors, which is for those who read the program.

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,5 +112,25 @@ func TestStatusText(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "round trip") {
 		t.Errorf("a round trip that is not known is shown:\n%s", out.String())
+	}
+}
+
+// Who stops reading knows, and whoever else has gone is told of.
+func TestUnreadAnswer(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	_, gone := w.Write([]byte("x"))
+	answer := &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EPIPE}
+	for _, test := range []struct {
+		err  error
+		said bool
+	}{{fmt.Errorf("x: %w", answer), true}, {gone, false}, {&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, false}} {
+		if status, said := statusOf(root(), test.err); status != 1 || said != test.said {
+			t.Errorf("after %v: status %d, all said: %v", test.err, status, said)
+		}
 	}
 }

@@ -188,7 +188,6 @@ func runRollbackGuard(in io.Reader, dirs stateDirs, after time.Duration, closed 
 		<-deadline // it was killed; somebody may still start it anew
 	case <-deadline:
 	}
-	fmt.Fprintf(os.Stderr, "nws-vpn: nobody ran `nws-vpn confirm` within %v: the machine is put back\n", after)
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Kill} {
 		if os.Getppid() != parent {
 			break // it has ended, and its number may be another's
@@ -204,7 +203,12 @@ func runRollbackGuard(in io.Reader, dirs stateDirs, after time.Duration, closed 
 	if closed {
 		undo = stayClosed
 	}
-	return whenUnlocked(ctx, func() error { return undo(dirs) })
+	if err := whenUnlocked(ctx, func() error { return undo(dirs) }); err != nil {
+		return fmt.Errorf("nobody ran `nws-vpn confirm` within %v, and the machine cannot be put back: %w", after, err)
+	}
+	// Not before: where nobody reads this any more it may take for ever.
+	_, err := fmt.Fprintf(os.Stderr, "nws-vpn: nobody ran `nws-vpn confirm` within %v: the machine was put back\n", after)
+	return err
 }
 
 // awaitOrphaned waits until the parent is gone.
