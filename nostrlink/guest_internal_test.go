@@ -22,10 +22,16 @@ import (
 // listen serves key on the relay with options of the test's.
 func listen(t *testing.T, key envelope.SecretKey, relay string, opts ListenerOptions, handle Handle) *Listener {
 	t.Helper()
+	return listenOn(t, HubOptions{}, key, relay, opts, handle)
+}
+
+// listenOn is listen with options of the hub.
+func listenOn(t *testing.T, via HubOptions, key envelope.SecretKey, relay string, opts ListenerOptions, handle Handle) *Listener {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan struct{})
 	opts.Ready = func(string) { close(ready) }
-	hub := NewHub(HubOptions{})
+	hub := NewHub(via)
 	l := hub.NewListener(key, []string{relay}, opts)
 	var wg sync.WaitGroup
 	wg.Go(func() { l.Serve(ctx, handle) })
@@ -37,8 +43,14 @@ func listen(t *testing.T, key envelope.SecretKey, relay string, opts ListenerOpt
 // linkAs serves a link with options of the test's.
 func linkAs(t *testing.T, exit envelope.PublicKey, relay string, opts LinkOptions) *Link {
 	t.Helper()
+	return linkOn(t, HubOptions{}, exit, relay, opts)
+}
+
+// linkOn is linkAs with options of the hub.
+func linkOn(t *testing.T, via HubOptions, exit envelope.PublicKey, relay string, opts LinkOptions) *Link {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	hub := NewHub(HubOptions{})
+	hub := NewHub(via)
 	opts.Mode = SessionOnly
 	l := hub.NewLink(exit, []string{relay}, opts)
 	l.set(Connecting, nil, nil)
