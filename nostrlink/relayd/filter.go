@@ -23,6 +23,7 @@ type filter struct {
 	limit   int
 }
 
+// tagCondition is that an event has a tag with one of the values.
 type tagCondition struct {
 	letter byte
 	values []string
@@ -114,7 +115,9 @@ func (f *filter) values() int {
 
 // matches checks every condition but the one under which the filter is filed
 // and the limit.
-func (f *filter) matches(e *envelope.Event) bool {
+func (f *filter) matches(s *subject) bool {
+	s.steps++
+	e := s.event
 	if e.CreatedAt < f.since || f.until >= 0 && e.CreatedAt > f.until {
 		return false
 	}
@@ -131,7 +134,7 @@ func (f *filter) matches(e *envelope.Event) bool {
 		tags = tags[1:]
 	}
 	for i := range tags {
-		if !tags[i].holds(e) {
+		if !s.meets(&tags[i]) {
 			return false
 		}
 	}
@@ -139,14 +142,14 @@ func (f *filter) matches(e *envelope.Event) bool {
 }
 
 // matchesAll checks every condition but the limit.
-func (f *filter) matchesAll(e *envelope.Event) bool {
-	switch f.filed {
+func (f *filter) matchesAll(s *subject) bool {
+	switch e := s.event; f.filed {
 	case underID:
 		if _, ok := slices.BinarySearchFunc(f.ids, e.ID, compareKeys); !ok {
 			return false
 		}
 	case underTag:
-		if !f.tags[0].holds(e) {
+		if !s.meets(&f.tags[0]) {
 			return false
 		}
 	case underAuthor:
@@ -158,23 +161,12 @@ func (f *filter) matchesAll(e *envelope.Event) bool {
 			return false
 		}
 	}
-	return f.matches(e)
+	return f.matches(s)
 }
 
 func holds(sorted []int, v int) bool {
 	_, ok := slices.BinarySearch(sorted, v)
 	return ok
-}
-
-func (t *tagCondition) holds(e *envelope.Event) bool {
-	for name, value := range e.Tags {
-		if len(name) == 1 && name[0] == t.letter {
-			if _, ok := slices.BinarySearchFunc(t.values, value, compareText); ok {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // compareText compares without an allocation.

@@ -120,42 +120,84 @@ func changed(list []*filing, f *filing, by int) []*filing {
 // matcher finds subscriptions with memory of its own. Not for concurrent use.
 type matcher struct {
 	index *index
+	subject
 	found []*subscription
 	seen  map[*subscription]bool // used when there are many
+	tried map[*filing]bool       // of those that the index may find several times
 }
 
-const manyFound = 16
+const (
+	manyFound = 16
+	// keptRoom bounds, in elements, the memory that a matcher keeps for the next
+	// event.
+	keptRoom = 1024
+)
 
 // match returns the subscriptions that want the event, each once. The slice is
-// valid until the next call.
+// valid until the next call or forget.
+//
+// Whoever publishes chooses the tags, and whoever subscribes the filters. However
+// they are chosen, each tag is looked up once and each filter that is found held
+// against the event once, in no more steps than it has values.
 func (m *matcher) match(e *envelope.Event) []*subscription {
+	m.forget()
+	m.event, m.tags = e, tagsOf(e, m.tags)
 	x := m.index
-	clear(m.found)
-	m.found = m.found[:0]
-	clear(m.seen)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	m.check(e, x.byID[e.ID])
-	m.check(e, x.byKey[e.PubKey])
-	m.check(e, x.byKind[e.Kind])
-	m.check(e, x.general)
-	for name, value := range e.Tags {
-		if len(name) == 1 && name[0] < 128 && x.tags[name[0]] > 0 {
-			m.check(e, x.byTag[tagValue{name[0], string(value)}])
+	m.check(x.byID[e.ID])
+	m.check(x.byKey[e.PubKey])
+	m.check(x.byKind[e.Kind])
+	m.check(x.general)
+	for _, t := range m.tags {
+		if x.tags[t.letter] > 0 {
+			m.check(x.byTag[tagValue{t.letter, string(t.value)}])
 		}
 	}
 	return m.found
 }
 
-func (m *matcher) check(e *envelope.Event, candidates []*filing) {
+// forget lets go of what the last call has found, and of most of the memory that
+// it took.
+func (m *matcher) forget() {
+	if max(cap(m.found), cap(m.tags), len(m.tried)) > keptRoom {
+		*m = matcher{index: m.index}
+		return
+	}
+	clear(m.found)
+	clear(m.tags)
+	m.event, m.tags, m.found, m.steps = nil, m.tags[:0], m.found[:0], 0
+	if len(m.seen)+len(m.tried) > 0 { // most often there are none
+		clear(m.seen)
+		clear(m.tried)
+	}
+}
+
+func (m *matcher) check(candidates []*filing) {
 	for _, f := range candidates {
-		if f.filter.matches(e) && !m.has(f.sub) {
+		if !m.again(f) && f.filter.matches(&m.subject) && !m.has(f.sub) {
 			m.found = append(m.found, f.sub)
 			if m.seen != nil {
 				m.seen[f.sub] = true
 			}
 		}
 	}
+}
+
+// again reports whether a filing has been looked at before. Only those are
+// remembered that an event finds by several tags and that take many steps.
+func (m *matcher) again(f *filing) bool {
+	if tags := f.filter.tags; len(tags) < 2 || len(tags[0].values) < 2 {
+		return false
+	}
+	if m.tried[f] {
+		return true
+	}
+	if m.tried == nil {
+		m.tried = make(map[*filing]bool)
+	}
+	m.tried[f] = true
+	return false
 }
 
 func (m *matcher) has(s *subscription) bool {

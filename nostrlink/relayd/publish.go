@@ -31,6 +31,7 @@ func (c *conn) publish(j *job) {
 		}
 	}
 	subs := c.matcher.match(e)
+	defer c.matcher.forget()
 	if passing && len(subs) == 0 {
 		c.verdict(j, false, "mute: no one is listening for this event")
 		return

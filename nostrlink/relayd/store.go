@@ -2,7 +2,6 @@ package relayd
 
 import (
 	"bytes"
-	"cmp"
 	"container/list"
 	"slices"
 	"strconv"
@@ -44,12 +43,12 @@ type address struct {
 // stored is an event that is kept.
 type stored struct {
 	event   envelope.Event
-	raw     []byte     // immutable, shared with the queues of connections
-	address address    // of kinds that have one
-	tags    []tagValue // that it is indexed by, each once
-	expires int64      // unix seconds, or 0
-	place   uint64     // among all arrivals; its key on disk
-	ticket  uint64     // of the write that puts it on disk
+	raw     []byte  // immutable, shared with the queues of connections
+	address address // of kinds that have one
+	tags    tagSet  // that it is indexed by
+	expires int64   // unix seconds, or 0
+	place   uint64  // among all arrivals; its key on disk
+	ticket  uint64  // of the write that puts it on disk
 	arrival *list.Element
 }
 
@@ -165,15 +164,7 @@ func newStored(raw []byte) (*stored, error) {
 	}
 	n := &stored{event: e, raw: raw, expires: expiration(&e)}
 	n.address, _ = addressOf(&e)
-	for name, value := range e.Tags {
-		if len(name) == 1 && name[0] < 128 {
-			n.tags = append(n.tags, tagValue{name[0], string(value)})
-		}
-	}
-	slices.SortFunc(n.tags, func(a, b tagValue) int {
-		return cmp.Or(cmp.Compare(a.letter, b.letter), cmp.Compare(a.value, b.value))
-	})
-	n.tags = slices.Compact(n.tags)
+	n.tags = slices.Clone(tagsOf(&e, nil)) // no larger than need be
 	return n, nil
 }
 
@@ -202,7 +193,8 @@ func (s *store) add(n *stored) {
 	s.byAuthor[n.event.PubKey] = change(s.byAuthor[n.event.PubKey])
 	s.byKind[n.event.Kind] = change(s.byKind[n.event.Kind])
 	for _, t := range n.tags {
-		s.byTag[t] = change(s.byTag[t])
+		at := tagValue{t.letter, string(t.value)}
+		s.byTag[at] = change(s.byTag[at])
 	}
 	if n.event.Kind == kindDeletion {
 		s.deletions.note(n)
@@ -221,7 +213,7 @@ func (s *store) drop(old *stored) {
 	takeFrom(s.byAuthor, old.event.PubKey, old)
 	takeFrom(s.byKind, old.event.Kind, old)
 	for _, t := range old.tags {
-		takeFrom(s.byTag, t, old)
+		takeFrom(s.byTag, tagValue{t.letter, string(t.value)}, old)
 	}
 	if old.event.Kind == kindDeletion {
 		s.deletions.forget(old)

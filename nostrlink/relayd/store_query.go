@@ -85,7 +85,9 @@ func (s *store) matching(f *filter, limit int, now time.Time) (found []*stored) 
 	if f.filed == nowhere || limit == 0 {
 		return nil
 	}
-	fits := func(e *stored) bool { return f.matchesAll(&e.event) && !e.expired(now) && !s.tooOld(e, now) }
+	fits := func(e *stored) bool {
+		return f.matchesAll(&subject{event: &e.event, tags: e.tags}) && !e.expired(now) && !s.tooOld(e, now)
+	}
 	shelves := s.narrowest(f)
 	for _, sh := range shelves {
 		n := 0

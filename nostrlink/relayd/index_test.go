@@ -1,0 +1,220 @@
+package relayd
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
+	"github.com/nws-vpn/nws-vpn/nostrlink/relay/nip01"
+)
+
+// subscriptionFor files a subscription with these filters.
+func subscriptionFor(t testing.TB, x *index, filters ...nip01.Filter) *subscription {
+	t.Helper()
+	sub := &subscription{}
+	for i := range filters {
+		f := newFilter(&filters[i], 500)
+		sub.filters = append(sub.filters, f)
+		sub.filings = append(sub.filings, &filing{sub, f})
+		sub.values += f.values()
+	}
+	if !x.replace(nil, sub) {
+		t.Fatal("the index is full")
+	}
+	return sub
+}
+
+// tagged makes an event with these tags.
+func tagged(t testing.TB, sk envelope.SecretKey, kind int, tags [][]string) (*envelope.Event, []byte) {
+	t.Helper()
+	raw, _ := envelopetest.Sign(t, sk, envelope.Template{Kind: kind, CreatedAt: time.Unix(1, 0), Tags: tags})
+	return envelopetest.Parse(t, raw), raw
+}
+
+// numbered is n values of which each second of two lists with other offsets
+// would lie between two of them.
+func numbered(n, offset int) (values []string) {
+	for i := range n {
+		values = append(values, fmt.Sprintf("%06d", 2*i+offset))
+	}
+	return values
+}
+
+// Whatever tags and filters somebody chooses, an event takes no more steps than
+// there are values in the filters.
+func TestMatchIsLinear(t *testing.T) {
+	const n = 1000
+	sk := envelopetest.NewKey(t)
+	var repeated, alternating [][]string
+	for _, v := range numbered(n, 0) {
+		repeated = append(repeated, []string{"p", "x"}, []string{"q", "x"})
+		alternating = append(alternating, []string{"p", v}, []string{"q", v})
+	}
+	for what, c := range map[string]struct {
+		filter nip01.Filter
+		copies int
+		tags   [][]string
+	}{
+		"a tag repeated":        {nip01.Filter{Tags: map[string][]string{"p": {"x"}, "q": {"y", "z"}}}, 1024, repeated},
+		"found by many tags":    {nip01.Filter{Tags: map[string][]string{"p": numbered(n, 0), "q": numbered(n+1, 1)}}, 8, alternating},
+		"and by one tag only":   {nip01.Filter{Tags: map[string][]string{"p": numbered(1, 0), "q": numbered(n+1, 1)}}, 8, alternating},
+		"and with other kinds":  {nip01.Filter{Tags: map[string][]string{"p": numbered(n, 0)}, Kinds: []int{1}}, 8, alternating},
+		"and for several times": {nip01.Filter{Tags: map[string][]string{"p": numbered(n, 0), "r": numbered(n, 0)}, Kinds: []int{20000}}, 8, alternating},
+	} {
+		x := newIndex(1 << 20)
+		for range c.copies {
+			subscriptionFor(t, x, c.filter)
+		}
+		e, _ := tagged(t, sk, 20000, c.tags)
+		m := matcher{index: x}
+		if found := m.match(e); len(found) != 0 {
+			t.Errorf("%s: found %d", what, len(found))
+		}
+		if m.steps == 0 || m.steps > 2*x.values {
+			t.Errorf("%s: %d steps for filters with %d values", what, m.steps, x.values)
+		}
+		if m.forget(); cap(m.tags) > keptRoom || len(m.tried) > keptRoom {
+			t.Errorf("%s: keeps room for %d tags", what, cap(m.tags))
+		}
+	}
+}
+
+// A stored event that a filter is held against takes no more steps than there
+// are values in the filter, however many tags it has.
+func TestStoredTagsAreSearched(t *testing.T) {
+	sk := envelopetest.NewKey(t)
+	wanted := map[string][]string{"z": {"b"}}
+	var tags [][]string
+	for range 1000 {
+		tags = append(tags, []string{"z", "a"}, []string{"longer", "a"})
+	}
+	for letter := byte('a'); letter < 'z'; letter++ {
+		tags = append(tags, []string{string(letter), "x"})
+		wanted[string(letter)] = []string{"w", "x"}
+	}
+	_, raw := tagged(t, sk, 3, tags)
+	n, err := newStored(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(n.tags) != 26 || cap(n.tags) > 64 {
+		t.Fatalf("%d tags are kept, with room for %d", len(n.tags), cap(n.tags))
+	}
+	f := newFilter(&nip01.Filter{Tags: wanted}, 500)
+	s := subject{event: &n.event, tags: n.tags}
+	if f.matchesAll(&s) || s.steps == 0 || s.steps > f.values() {
+		t.Errorf("%d steps for a filter with %d values", s.steps, f.values())
+	}
+}
+
+// TestMatchAgainstPlainReading compares the index and the store with the plain
+// reading of many filters, of which most events match some.
+func TestMatchAgainstPlainReading(t *testing.T) {
+	sks := []envelope.SecretKey{envelopetest.NewKey(t), envelopetest.NewKey(t)}
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		x, kept := newIndex(1<<20), newStore(&Limits{MaxStored: 100, MaxStoredBytes: 1 << 24})
+		var subs []*subscription
+		var plain [][]nip01.Filter
+		for range 1 + r.IntN(60) {
+			var filters []nip01.Filter
+			for range 1 + r.IntN(3) {
+				filters = append(filters, anyFilter(r, sks))
+			}
+			plain = append(plain, filters)
+			subs = append(subs, subscriptionFor(t, x, filters...))
+		}
+		wanted := make([]int, len(subs))
+		m := matcher{index: x}
+		for n := range 10 {
+			e, raw := tagged(t, sks[r.IntN(2)], 40+r.IntN(3), append(anyTags(r), []string{"n", fmt.Sprint(n)}))
+			found := slices.Clone(m.match(e))
+			for i, sub := range subs {
+				times := 0
+				for _, f := range found {
+					if f == sub {
+						times++
+					}
+				}
+				want := 0
+				if slices.ContainsFunc(plain[i], func(f nip01.Filter) bool { return wants(&f, e) }) {
+					want = 1
+				}
+				if times != want {
+					t.Fatalf("seed %d, event %d: found subscription %d %d times, want %d: %v", seed, n, i, times, want, plain[i])
+				}
+				wanted[i] += want
+			}
+			kept.put(e, raw, time.Unix(1, 0))
+		}
+		for i, sub := range subs {
+			if got := kept.query(sub.filters, time.Unix(1, 0)); len(got) != wanted[i] {
+				t.Fatalf("seed %d: the store found %d of %d: %v", seed, len(got), wanted[i], plain[i])
+			}
+			if got := kept.count(sub.filters, time.Unix(1, 0)); got != wanted[i] {
+				t.Fatalf("seed %d: the store counted %d of %d: %v", seed, got, wanted[i], plain[i])
+			}
+		}
+	}
+}
+
+func anyFilter(r *rand.Rand, sks []envelope.SecretKey) (f nip01.Filter) {
+	if r.IntN(3) == 0 {
+		f.Kinds = []int{40 + r.IntN(3), 40 + r.IntN(3)}
+	}
+	if r.IntN(3) == 0 {
+		f.Authors = []string{sks[r.IntN(len(sks))].Public().Hex()}
+	}
+	for _, letter := range []string{"a", "b", "c"} {
+		if r.IntN(2) == 0 {
+			if f.Tags == nil {
+				f.Tags = make(map[string][]string)
+			}
+			for range 1 + r.IntN(30) {
+				f.Tags[letter] = append(f.Tags[letter], fmt.Sprint(r.IntN(60)))
+			}
+		}
+	}
+	return f
+}
+
+func anyTags(r *rand.Rand) [][]string {
+	tags := [][]string{{"a"}, {"long", "1"}, {""}, {}}
+	for range r.IntN(40) {
+		tags = append(tags, []string{string("abcd"[r.IntN(4)]), fmt.Sprint(r.IntN(60)), "x"})
+	}
+	return tags
+}
+
+// What a relay forwards all the time takes no memory.
+func TestMatchAllocatesNothing(t *testing.T) {
+	x := newIndex(1 << 20)
+	subscriptionFor(t, x, nip01.Filter{Kinds: []int{28333}, Tags: map[string][]string{"p": {"x"}}})
+	e, _ := tagged(t, envelopetest.NewKey(t), 28333, [][]string{{"p", "x"}})
+	m := matcher{index: x}
+	if n := testing.AllocsPerRun(100, func() { m.match(e) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkMatch looks up what a relay forwards: an event to one key, among the
+// subscriptions of a thousand others.
+func BenchmarkMatch(b *testing.B) {
+	sk := envelopetest.NewKey(b)
+	x := newIndex(1 << 20)
+	for n := range 1000 {
+		subscriptionFor(b, x, nip01.Filter{Kinds: []int{28333}, Tags: map[string][]string{"p": {fmt.Sprintf("%064x", n)}}})
+	}
+	e, _ := tagged(b, sk, 28333, [][]string{{"p", fmt.Sprintf("%064x", 7)}})
+	m := matcher{index: x}
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(m.match(e)) != 1 {
+			b.Fatal("not found")
+		}
+	}
+}
