@@ -91,3 +91,64 @@ func TestBypassAtATerminal(t *testing.T) {
 	keys.Close()
 	tun.ends(p, 5)
 }
+
+// When the tunnel ends and leaves the machine closed, what runs outside has no
+// network any more, whatever it began before.
+//
+// leak check 28: bypass has no network once the tunnel has ended
+func TestBypassAfterTheTunnel(t *testing.T) {
+	const gate = "/run/gate"
+	curl := needProgram(t, "curl")
+	for name, c := range map[string]struct {
+		killSwitch string
+		end        func(tun *tunnel, up *netlab.Process)
+		cut        bool
+	}{
+		"down":             {"on", (*tunnel).takeDown, false},
+		"down in lockdown": {"lockdown", (*tunnel).takeDown, true},
+		"killed":           {"on", (*tunnel).kill, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tun := splitWorld(t)
+			tun.startRelay()
+			tun.startExit()
+			tun.run("mkfifo", gate)
+			up := tun.startUp("--kill-switch", c.killSwitch)
+			p := tun.bypass("sh", "-c", "echo ready; while read n <"+gate+"; do "+curl+" -sS --max-time 20 http://"+publicA+"/; echo \" attempt $n: $?\"; done")
+			tun.awaitLine(p, "ready")
+			attempt := func(n, want string) {
+				t.Helper()
+				if err := tun.Client.WriteFile(gate, []byte(n+"\n")); err != nil {
+					t.Fatal(err)
+				}
+				line, err := p.WaitLine(tun.ctx, func(line string) bool { return strings.Contains(line, "attempt "+n) })
+				if err != nil || !strings.HasSuffix(line, "attempt "+n+": "+want) {
+					t.Errorf("attempt %s: %q, %v; want %s", n, line, err, want)
+				}
+			}
+			attempt("1", "0")
+			// One that begins anew takes nothing away.
+			if err := up.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := up.WaitLine(tun.ctx, secondLine("connected to")); err != nil {
+				t.Fatal(err)
+			}
+			attempt("2", "0")
+			c.end(tun, up)
+			if !c.cut {
+				attempt("3", "0")
+				tun.kill(p)
+				return
+			}
+			tun.awaitLine(p, "no network any more")
+			end := tun.watch(publicA)
+			attempt("3", "7")
+			if strange, marked := end(); marked > 0 || len(strange) > 0 {
+				t.Errorf("after the tunnel, %d packets of the command are on the wire; %s", marked, strings.Join(strange, "\n"))
+			}
+			tun.kill(p)
+			tun.nwsEnds(true, "down", "--unlock")
+		})
+	}
+}

@@ -19,7 +19,8 @@ others stays in the tunnel. Its names are asked of this network's own name serve
 Needs root, and a tunnel that is up; with sudo, the command runs as the user who
 called it. It has its terminal, its signals and its exit code, in namespaces of its
 own as with "nws-vpn exec": TCP and UDP to the outside, no ping, no connections from
-there, none to this machine's own services, and no privileges.
+there, none to this machine's own services, and no privileges. When the tunnel ends
+and leaves the machine closed, it has no network any more.
 
 What stays outside for good, root's services among it, is for exclude_cgroup and
 exclude_users in the configuration.`,

@@ -26,6 +26,8 @@ func (c *controlled) Down(unlock bool) {
 	c.cancel()
 }
 
+func (c *controlled) Leaves() string { return c.leaves }
+
 func (c *controlled) Lock() error {
 	if err := c.dirs.remember(record{KillSwitch: lifecycle.Lockdown}); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -36,10 +37,6 @@ func runOutside(ctx context.Context, cfg *config.Config, dirs stateDirs, command
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(cfg.LogLevel)
-	if err != nil {
-		return err
-	}
 	child, near, err := startOutsideInside(&cfg.Up, command)
 	if err != nil {
 		return fmt.Errorf("run a command outside the tunnel: %w", err)
@@ -53,16 +50,11 @@ func runOutside(ctx context.Context, cfg *config.Config, dirs stateDirs, command
 		<-ended // it has said why
 		return exitStatus(statusFailed)
 	}
-	dev, err := tun.FromFile(file, cfg.Up.MTU)
+	stop, err := serveOutside(ctx, cfg, dirs, servers, file)
 	if err != nil {
 		return err
 	}
-	stack, err := netstack.New(dev, netstack.Forward(newOutside(&cfg.Up, followServers(ctx, dirs, servers)), netstack.ForwardOptions{}), netstack.Options{Log: log})
-	if err != nil {
-		dev.Close()
-		return err
-	}
-	defer stack.Close()
+	defer stop()
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
@@ -77,6 +69,37 @@ func runOutside(ctx context.Context, cfg *config.Config, dirs stateDirs, command
 		return exitStatus(max(exit.ExitCode(), 1))
 	}
 	return err
+}
+
+// serveOutside lets out what comes by a device's file, until stop or until the
+// tunnel ends and leaves the machine closed.
+func serveOutside(ctx context.Context, cfg *config.Config, dirs stateDirs, servers []netip.Addr, file *os.File) (stop func(), err error) {
+	dev, err := tun.FromFile(file, cfg.Up.MTU)
+	if err != nil {
+		return nil, err
+	}
+	log, err := newLogger(cfg.LogLevel)
+	var stack *netstack.Stack
+	if err == nil {
+		stack, err = netstack.New(dev, netstack.Forward(newOutside(&cfg.Up, followServers(ctx, dirs, servers)), netstack.ForwardOptions{}), netstack.Options{Log: log})
+	}
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var attending sync.WaitGroup
+	attending.Go(func() {
+		attendTunnel(ctx, dirs, func() {
+			stack.Close()
+			fmt.Fprintln(os.Stderr, "nws-vpn: the tunnel has ended, and this machine stays closed: the command has no network any more")
+		})
+	})
+	return func() {
+		cancel()
+		attending.Wait()
+		stack.Close()
+	}, nil
 }
 
 // passSignals hands the signals that a user sends to this process on to a child,
@@ -180,6 +203,7 @@ func runOutsideInside(fd, mtu int, command []string) error {
 	if err := unix.Sendmsg(fd, []byte{0}, unix.UnixRights(int(b.TUN().Fd())), nil, 0); err != nil {
 		return failed(statusFailed, fmt.Errorf("hand out the device: %w", err))
 	}
+	b.TUN().Close() // the device goes when the other process lets go of it
 	go func() {
 		far.Read(make([]byte, 1)) // nothing comes but the end
 		b.Close()

@@ -135,6 +135,50 @@ func followServers(ctx context.Context, dirs stateDirs, known []netip.Addr) func
 	})
 }
 
+// How often a tunnel is looked for that is to come, and one that has left the
+// machine closed without it, as one that was killed or begins anew: that often at
+// most.
+const (
+	tunnelPause = time.Second
+	tunnelSoon  = 100 * time.Millisecond
+	tunnelTries = 50
+)
+
+// attendTunnel calls cut, and returns, as soon as no tunnel is up while the machine
+// is closed all the same: nothing may leave then. Where a tunnel has ended that left
+// the machine open, it awaits the next one. It begins with one that is up.
+func attendTunnel(ctx context.Context, dirs stateDirs, cut func()) {
+	for left := 0; ; {
+		over := false
+		err := control.Attend(ctx, dirs.run(), func(leaves string) {
+			if over = leaves == control.LeavesClosed; over {
+				cut() // while the tunnel waits
+			}
+		})
+		if over || ctx.Err() != nil {
+			return
+		}
+		pause := tunnelSoon
+		_, closed := dirs.recall()
+		switch {
+		case closed && left == 0 && errors.Is(err, control.ErrNotRunning):
+			cut()
+			return
+		case closed && errors.Is(err, control.ErrNotRunning):
+			left--
+		case closed && err == nil:
+			left = tunnelTries
+		default:
+			left, pause = tunnelTries, tunnelPause
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
 // DialContext is a netstack.Dialer's. There is no ping.
 func (o *outside) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if network != "tcp" && network != "udp" {

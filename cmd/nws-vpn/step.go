@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
 	"github.com/nws-vpn/nws-vpn/platform"
 )
@@ -125,31 +126,49 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 	if s.reload {
 		// As after a kill: what is in force closes the machine, and the next
 		// process takes it over.
-		errs = append(errs, s.rollback.leave())
+		s.leaves = control.LeavesHeir
+		errs = append(errs, s.rollback.leave(), s.closeSocket())
 		s.why = errors.Join(errs...)
 		return
 	}
 	err := s.platform.Set(policy)
-	errs = append(errs, err, s.platform.Close())
+	errs = append(errs, err, s.settle(policy.Hold, err))
 	if s.rollback != nil {
 		_ = s.rollback.dismiss() // it may have been confirmed
 	}
 	s.left = howLeft(policy.Hold, s.found, err)
-	switch {
-	case policy.Hold:
-		s.why = errors.Join(append(errs, s.dirs.remember(record{KillSwitch: s.machine.KillSwitch()}))...)
-	case err == nil:
-		errs = append(errs, s.dirs.forget())
-		fallthrough
-	default:
-		s.why = errors.Join(errs...)
-	}
+	s.why = errors.Join(errs...)
 	if s.why != nil {
 		s.why = fmt.Errorf("%w\n%s", s.why, s.left)
 	}
 	if e.what == lifecycle.ConnectFailed {
 		s.why = fmt.Errorf("%w; `nws-vpn up --retry` goes on trying, `nws-vpn doctor` looks for the fault", s.why)
 	}
+}
+
+// settle leaves the machine, with err as it was put into its last state: who attends
+// this process hears how it is left, and then others may have the state directory.
+func (s *supervisor) settle(held bool, err error) error {
+	s.leaves = control.LeavesClosed
+	if !held && err == nil {
+		s.leaves = control.LeavesOpen
+	}
+	errs := []error{s.closeSocket()}
+	switch {
+	case held:
+		errs = append(errs, s.dirs.remember(record{KillSwitch: s.machine.KillSwitch()}))
+	case err == nil:
+		errs = append(errs, s.dirs.forget())
+	}
+	return errors.Join(append(errs, s.platform.Close())...)
+}
+
+// closeSocket lets nobody ask any more.
+func (s *supervisor) closeSocket() error {
+	if s.socket == nil {
+		return nil
+	}
+	return s.socket.Close()
 }
 
 // howLeft says how the machine is after all: held closed, or opened, which it was

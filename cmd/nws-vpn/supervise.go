@@ -69,8 +69,10 @@ type supervisor struct {
 	ready  *readiness
 	reload bool // this process is to be replaced by a new one
 	over   bool
-	why    error  // why it ends, nil when it was asked to
-	left   string // how the machine is after that, for the user
+	why    error     // why it ends, nil when it was asked to
+	left   string    // how the machine is after that, for the user
+	leaves string    // and for programs; see control.Handler
+	socket io.Closer // where others ask, or nil
 
 	mu       sync.Mutex
 	tunnel   *tunnel // nil until the exit is first reached

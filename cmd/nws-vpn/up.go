@@ -225,17 +225,13 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	if err != nil {
 		return err
 	}
-	socket, err := control.Listen(dirs.run(), &controlled{s, cancel})
-	if err != nil {
+	if s.socket, err = control.Listen(dirs.run(), &controlled{s, cancel}); err != nil {
 		return errors.Join(err, s.abandon())
 	}
 	if os.Getenv("SSH_CONNECTION") != "" && !cfg.Up.Inbound {
 		log.Warn("connections from outside are refused while the tunnel is up, such as this SSH session: run `nws-vpn down` from a console if it hangs")
 	}
 	err = s.run(ctx)
-	if cerr := socket.Close(); err == nil {
-		err = cerr
-	}
 	if err == nil && !s.reload {
 		o.ready.tell(wordEnded + " " + s.left)
 	}

@@ -146,8 +146,23 @@ func do(ctx context.Context, patience time.Duration, stateDir, method, path stri
 	return body, err
 }
 
-// send sends a request, and notes which process is asked.
+// send sends a request and returns the answer, and notes which process is asked.
 func send(ctx context.Context, pid *atomic.Int64, stateDir, method, path string, content []byte) ([]byte, error) {
+	resp, err := open(ctx, pid, stateDir, method, path, content)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
+	}
+	return body, nil
+}
+
+// open sends a request and returns the answer, once it has begun, if it is a good
+// one.
+func open(ctx context.Context, pid *atomic.Int64, stateDir, method, path string, content []byte) (*http.Response, error) {
 	heard := new(atomic.Bool)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -176,16 +191,16 @@ func send(ctx context.Context, pid *atomic.Int64, stateDir, method, path string,
 	case err != nil:
 		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
 	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusConflict {
+		return nil, fmt.Errorf("control socket in %s: answered %s", stateDir, resp.Status)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("control socket in %s: %w", stateDir, err)
 	}
-	if resp.StatusCode == http.StatusConflict {
-		return nil, refusal(strings.TrimSpace(string(body)))
-	}
-	if resp.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("control socket in %s: answered %s", stateDir, resp.Status)
-	}
-	return body, nil
+	return nil, refusal(strings.TrimSpace(string(body)))
 }

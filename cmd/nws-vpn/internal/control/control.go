@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -33,6 +34,9 @@ type Handler interface {
 	Down(unlock bool)
 	Lock() error    // switches to lockdown
 	Confirm() error // keeps a tunnel that would be rolled back
+	// Leaves is what stays behind, one of the constants. It is asked when the
+	// server closes.
+	Leaves() string
 }
 
 // Server listens on the socket of one state directory.
@@ -52,7 +56,13 @@ func Listen(stateDir string, h Handler) (*Server, error) {
 	})
 	mux.HandleFunc("POST /lock", func(w http.ResponseWriter, _ *http.Request) { Answer(w, h.Lock()) })
 	mux.HandleFunc("POST /confirm", func(w http.ResponseWriter, _ *http.Request) { Answer(w, h.Confirm()) })
-	return Serve(stateDir, mux)
+	ending := make(chan struct{})
+	mux.HandleFunc("GET /attend", attended(ending, h.Leaves))
+	s, err := Serve(stateDir, mux)
+	if err == nil {
+		s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(ending) }))
+	}
+	return s, err
 }
 
 // Serve makes the state directory if needed and serves h on its socket. A socket

@@ -22,6 +22,7 @@ func (f *fake) Status() any      { return map[string]int{"schema": 1} }
 func (f *fake) Down(unlock bool) { f.down <- unlock }
 func (f *fake) Lock() error      { return f.lock }
 func (f *fake) Confirm() error   { return errors.New("nothing to confirm") }
+func (f *fake) Leaves() string   { return LeavesClosed }
 
 // leak check 55: the socket and its directory are of their owner alone
 func TestStatusAndDown(t *testing.T) {
