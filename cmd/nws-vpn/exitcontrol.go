@@ -45,13 +45,18 @@ func (r *exitRun) routes() http.Handler {
 		io.WriteString(w, change)
 	})
 	mux.HandleFunc("POST /save", func(w http.ResponseWriter, q *http.Request) {
+		var err error
 		if next := readSuccessor(q.URL.Query()); next != nil {
-			if err := r.mayTakeOver(next); err != nil {
-				control.Answer(w, err)
-				return
-			}
+			err = r.mayTakeOver(next)
 		}
-		control.Answer(w, r.server.SaveUsage())
+		if err == nil {
+			err = r.server.SaveUsage()
+		}
+		if err != nil {
+			control.Answer(w, err)
+			return
+		}
+		control.AnswerJSON(w, predecessor{&r.started.Exit.Metrics})
 	})
 	mux.HandleFunc("POST /usage", func(w http.ResponseWriter, q *http.Request) {
 		usage, err := io.ReadAll(http.MaxBytesReader(w, q.Body, exit.MaxUsage))

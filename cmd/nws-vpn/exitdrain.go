@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -36,19 +37,10 @@ func (r *exitRun) drain(timeout time.Duration, next *successor) error {
 			return err
 		}
 	}
-	r.mu.Lock()
-	if next != nil && r.noSuccessor {
-		r.mu.Unlock()
-		return errors.New("the new process took too long: the old one stays")
+	first, err := r.beginDrain(now, timeout, next)
+	if err != nil {
+		return err
 	}
-	first := r.draining.since.IsZero()
-	if first {
-		r.draining.since = now
-	}
-	if timeout > 0 {
-		r.draining.deadline = now.Add(timeout)
-	}
-	r.mu.Unlock()
 	if first {
 		r.log.Info("draining: no new sessions; the exit ends when its flows have ended", "flows", r.server.Stats().OpenFlows, "timeout", timeout)
 		for _, n := range r.names {
@@ -57,12 +49,37 @@ func (r *exitRun) drain(timeout time.Duration, next *successor) error {
 	}
 	if next == nil {
 		if first {
+			r.leave()
 			r.withdraw()
 		}
 		return nil
 	}
-	r.replacing.Do(func() { r.handOver(next) })
+	r.replacing.Do(func() { r.handOver() })
 	return nil
+}
+
+// beginDrain notes that the exit drains, unless the successor has to be refused. It
+// reports whether it did not drain before.
+func (r *exitRun) beginDrain(now time.Time, timeout time.Duration, next *successor) (first bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case next == nil:
+	case r.noSuccessor, !next.until.IsZero() && now.After(next.until):
+		return false, errors.New("the new process took too long: the old one stays")
+	case r.heir != nil && r.heir.pid != next.pid:
+		return false, fmt.Errorf("process %d takes over in this moment: try again", r.heir.pid)
+	default:
+		r.heir = next
+	}
+	first = r.draining.since.IsZero()
+	if first {
+		r.draining.since = now
+	}
+	if timeout > 0 {
+		r.draining.deadline = now.Add(timeout)
+	}
+	return first, nil
 }
 
 // withdraw takes the announcements back, which takes at most two seconds: nobody
@@ -78,17 +95,17 @@ func (r *exitRun) withdraw() {
 }
 
 // handOver lets go of all that only one process can have.
-func (r *exitRun) handOver(next *successor) {
+func (r *exitRun) handOver() {
 	defer close(r.replaced)
 	r.mu.Lock()
-	r.heir = next
-	if r.closeMetrics != nil {
-		r.closeMetrics() // its address is free when that returns
-	}
-	if r.socket != nil {
-		r.socket.LetGo()
-	}
+	socket, closeMetrics := r.socket, r.closeMetrics
 	r.mu.Unlock()
+	if closeMetrics != nil {
+		closeMetrics() // its address is free when that returns
+	}
+	if socket != nil {
+		socket.LetGo()
+	}
 	for _, n := range r.names {
 		n.closePaths() // sessions that came that way go on over relays
 		n.stopTelling(true)
@@ -122,10 +139,10 @@ func (r *exitRun) isReplaced() bool {
 // no flow meanwhile: their entries greet whoever takes new ones.
 func (r *exitRun) isDrained(now time.Time) bool {
 	r.mu.Lock()
-	d := r.draining
+	d, handsOver := r.draining, r.heir != nil && !r.isReplaced()
 	r.mu.Unlock()
 	switch {
-	case d.since.IsZero() || now.Sub(d.since) < drainRest:
+	case d.since.IsZero() || now.Sub(d.since) < drainRest || handsOver:
 		return false
 	case !d.deadline.IsZero() && now.After(d.deadline):
 		r.log.Warn("draining took too long: the flows that are left are cut", "flows", r.server.Stats().OpenFlows)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -10,6 +12,52 @@ import (
 	"github.com/nws-vpn/nws-vpn/internal/metrics"
 	"github.com/nws-vpn/nws-vpn/nostrlink"
 )
+
+// bindFigures has the place of the figures, unless a predecessor has that until it is
+// replaced. Who of another version does not say so may have it.
+func (r *exitRun) bindFigures() (err error) {
+	place, mayWait := r.started.Exit.Metrics, false
+	if r.before != nil {
+		if mayWait = r.before.Metrics == nil; !mayWait && *r.before.Metrics == place {
+			return nil
+		}
+	}
+	if r.figures, err = listenMetrics(place); err != nil && !mayWait {
+		return err
+	}
+	if r.figures != nil {
+		r.closing(func() { r.figures.Close() })
+	}
+	return nil
+}
+
+// doorRetry is between tries to have what a predecessor had.
+const doorRetry = time.Second
+
+// showFigures shows figures until ctx ends. Where that fails it is tried again, as the
+// exit goes on without.
+func (r *exitRun) showFigures(ctx context.Context) {
+	place, l, said := r.started.Exit.Metrics, r.figures, ""
+	for place != "" && ctx.Err() == nil {
+		var err error
+		if l == nil {
+			l, err = listenMetrics(place)
+		}
+		if err == nil {
+			fmt.Fprintf(r.out, "metrics on %s\n", l.Addr())
+			err = serveHTTP(ctx, l, metricsHandler(r.writeMetrics), nil)
+			l = nil
+		}
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			r.log.Error("no figures are shown at present", "metrics", place, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(doorRetry):
+		}
+	}
+}
 
 // writeMetrics writes figures for Prometheus. There is a fixed number of lines,
 // whoever the clients are and however many.

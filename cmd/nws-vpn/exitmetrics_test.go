@@ -31,7 +31,10 @@ func bareExit(t *testing.T, c exit.Config) *exitRun {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &exitRun{server: server, book: book, cfg: cfg, since: time.Now()}
+	return &exitRun{
+		server: server, book: book, log: quiet, cfg: cfg, started: cfg, since: time.Now(),
+		replaced: make(chan struct{}), leaving: make(chan struct{}),
+	}
 }
 
 // strangerRequest is a request of one of many clients.

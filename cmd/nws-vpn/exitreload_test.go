@@ -20,7 +20,7 @@ import (
 // would be turned out, and follow lists forgotten, for good.
 func TestReloadThatFailsForgetsNobody(t *testing.T) {
 	r := bareExit(t, exit.Config{})
-	r.log, r.level = quiet, new(slog.LevelVar)
+	r.level = new(slog.LevelVar)
 	author, friend := envelopetest.NewKey(t).Public(), envelopetest.NewKey(t).Public()
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")

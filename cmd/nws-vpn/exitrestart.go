@@ -43,27 +43,57 @@ func (r *exitRun) restart(ctx context.Context) (change string, err error) {
 		return "", fmt.Errorf("the new process does not start, and this one stays: %w", err)
 	}
 	r.log.Info("a new process is to take over", "pid", next.Process.Pid, "program", program)
-	ended := make(chan error, 1)
-	go func() { ended <- next.Wait() }()
+	child := &startedExit{pid: next.Process.Pid, ended: make(chan struct{}), kill: next.Process.Kill}
+	go func() {
+		child.err = next.Wait()
+		close(child.ended)
+	}()
 	// Whoever asked may go; what was begun is brought to its end.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartTimeout)
 	defer cancel()
+	if err := r.letIn(ctx, child); err != nil {
+		return "", err
+	}
+	return r.inherited().change(), nil
+}
+
+// startedExit is a process that was started to take over.
+type startedExit struct {
+	pid   int
+	kill  func() error
+	ended chan struct{}
+	err   error // of its end, once ended is closed
+}
+
+// letIn returns when the new process has taken over. It ends that if it has not before
+// the end of ctx, or when this process is to end without a successor.
+func (r *exitRun) letIn(ctx context.Context, next *startedExit) (err error) {
 	select {
 	case <-r.replaced:
-		// Its own word would not count: it is not yet the service's main process.
-		service.Current().Notify(fmt.Sprintf("MAINPID=%d", next.Process.Pid))
-		return r.inherited().change(), nil
-	case err := <-ended:
-		return "", fmt.Errorf("the new process has ended (%v) and this one stays: its log says why", err)
+	case <-next.ended:
+		err = fmt.Errorf("the new process has ended (%v) and this one stays: its log says why", next.err)
+	case <-r.leaving:
+		err = errors.New("the exit is to end, so the new process is ended too")
 	case <-ctx.Done():
-		if !r.refuseSuccessors(true) {
-			return "", nil // it takes over in this moment
-		}
-		defer r.refuseSuccessors(false)
-		_ = next.Process.Kill()
-		<-ended
-		return "", errors.New("the new process reached no relay in time, and this one stays")
+		err = errors.New("the new process reached no relay in time, and this one stays")
 	}
+	if err != nil && r.refuseSuccessors(true) {
+		defer r.refuseSuccessors(false)
+		_ = next.kill()
+		<-next.ended
+		return err
+	}
+	// It takes over in this moment, if it has not.
+	select {
+	case <-r.replaced:
+	case <-next.ended:
+		return fmt.Errorf("the new process has ended (%v) when it took over, and this one ends with its flows: start the exit again", next.err)
+	case <-time.After(2 * drainWithin):
+		return errors.New("the new process takes over, but this one does not let go: `nws-vpn exit status` tells which one answers")
+	}
+	// Its own word would not count: it is not yet the service's main process.
+	service.Current().Notify(fmt.Sprintf("MAINPID=%d", next.pid))
+	return nil
 }
 
 // inherited is who has taken over.
@@ -106,11 +136,11 @@ func nextProgram(started string, self func() (string, error)) (string, error) {
 }
 
 // refuseSuccessors has no process take over, or any again. It reports false when
-// one is about to.
+// one does already.
 func (r *exitRun) refuseSuccessors(refuse bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if refuse && !r.draining.since.IsZero() {
+	if refuse && r.heir != nil {
 		return false
 	}
 	r.noSuccessor = refuse

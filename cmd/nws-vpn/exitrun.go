@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,16 +31,17 @@ type exitRun struct {
 	level *slog.LevelVar
 	state string // directory
 	// program is the path of the program file, as this process was started by.
-	program  string
-	succeeds bool // when it began, another process was there, to be replaced
-	since    time.Time
-	started  *config.Config // what the process was started with
-	ended    string         // why it has ended, once serve has
+	program string
+	before  *predecessor // who was there when this process began, to be replaced; or nil
+	since   time.Time
+	started *config.Config // what the process was started with
+	ended   string         // why it has ended, once serve has
 
 	server   *exit.Server
 	book     *admission.Book
 	embedded *embeddedRelay // or nil
 	names    []*exitName    // the exit's own first
+	figures  net.Listener   // where they are to be shown, once that is bound; or nil
 	closers  []func()       // of what was opened, in that order
 
 	reloading  sync.Mutex // held for a whole reload
@@ -48,11 +50,14 @@ type exitRun struct {
 	// go of.
 	replaced  chan struct{}
 	replacing sync.Once
+	// leaving is closed when this process is to end without another one.
+	leaving   chan struct{}
+	leaveOnce sync.Once
 
 	mu           sync.Mutex // guards what follows
 	cfg          *config.Config
 	socket       *control.Server
-	heir         *successor // who has taken over, once replaced is closed
+	heir         *successor // who takes over, or has once replaced is closed; or nil
 	draining     drain
 	noSuccessor  bool // none may take over now
 	closeMetrics func()
@@ -71,8 +76,8 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) (err error) {
 		return errors.New("an exit needs no privileges and dials for strangers, so it does not run as root: use another user, as the unit nws-vpn-exit.service does, or say --allow-root")
 	}
 	r := &exitRun{
-		load: flags.load, out: out, started: cfg, cfg: cfg, level: new(slog.LevelVar), since: time.Now(), replaced: make(chan struct{}),
-		program: startedProgram(os.Args[0], os.Executable),
+		load: flags.load, out: out, started: cfg, cfg: cfg, level: new(slog.LevelVar), since: time.Now(),
+		replaced: make(chan struct{}), leaving: make(chan struct{}), program: startedProgram(os.Args[0], os.Executable),
 	}
 	if r.log, err = newLeveledLogger(cfg.LogLevel, r.level); err != nil {
 		return err
@@ -89,11 +94,11 @@ func runExit(ctx context.Context, out io.Writer, flags *exitFlags) (err error) {
 	if err := openExitState(r.state); err != nil {
 		return err
 	}
-	r.succeeds, err = meetPredecessor(ctx, r.state, flags.takeover, &successor{npubs, buildVersion()})
+	r.before, err = meetPredecessor(ctx, r.state, flags.takeover, &successor{npubs: npubs, version: buildVersion()})
 	if err != nil {
 		return err
 	}
-	if r.succeeds && cfg.Exit.RelayListen != "" {
+	if r.before != nil && cfg.Exit.RelayListen != "" {
 		return errors.New("--takeover: the relay within the exit (relay_listen) cannot be handed over: run it as a process of its own with `nws-vpn relay`")
 	}
 	defer func() { r.sayStopped(err) }() // when all has been closed
@@ -141,6 +146,9 @@ func (r *exitRun) open(ctx context.Context) error {
 		}
 		r.closing(r.embedded.Close)
 	}
+	if err := r.bindFigures(); err != nil {
+		return err
+	}
 	for _, n := range r.names {
 		if err := r.listen(ctx, n); err != nil {
 			return err
@@ -161,7 +169,7 @@ func (r *exitRun) serverConfig(first *exitName) exit.Config {
 		UDPIdle:     e.UDPIdle.Duration(),
 		Limits:      e.Limits(),
 		UsageFile:   filepath.Join(r.state, exitUsageFile),
-		Successor:   r.succeeds,
+		Successor:   r.before != nil,
 		Log:         r.log,
 	}
 }
@@ -189,7 +197,7 @@ func (r *exitRun) serve(ctx context.Context) error {
 	beside.Go(func() { r.keepHouse(ctx, hup) })
 	r.watchGuests(ctx, &beside)
 	defer r.closeDoors()
-	if !r.succeeds {
+	if r.before == nil {
 		if err := r.openDoors(ctx, &beside); err != nil {
 			return err
 		}
@@ -203,7 +211,7 @@ func (r *exitRun) serve(ctx context.Context) error {
 			}
 		})
 	}
-	if r.succeeds {
+	if r.before != nil {
 		beside.Go(func() {
 			if err := r.takeOver(ctx, &beside); err != nil {
 				failed <- err
@@ -217,7 +225,8 @@ func (r *exitRun) serve(ctx context.Context) error {
 	}
 	cancel()
 	serving.Wait()
-	if err := r.passOnUsage(context.WithoutCancel(ctx)); err != nil {
+	// A process that takes over reads what is saved once the control socket is gone.
+	if err := errors.Join(r.server.SaveUsage(), r.passOnUsage(context.WithoutCancel(ctx))); err != nil {
 		r.log.Error("exit", "err", err)
 	}
 	return err
@@ -285,34 +294,34 @@ func (r *exitRun) keepHouse(ctx context.Context, hup <-chan os.Signal) {
 	}
 }
 
-// openDoors answers the control socket, and shows figures, from now on.
+// openDoors answers the control socket, and shows figures, from now on, unless ctx
+// has ended.
 func (r *exitRun) openDoors(ctx context.Context, beside *sync.WaitGroup) error {
-	socket, err := control.Serve(r.state, r.routes())
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	r.socket = socket
-	r.mu.Unlock()
-	service.Current().Notify("READY=1")
-	metrics, err := listenMetrics(r.config().Exit.Metrics)
-	if err != nil || metrics == nil {
-		return err
-	}
-	fmt.Fprintf(r.out, "metrics on %s\n", metrics.Addr())
 	ctx, cancel := context.WithCancel(ctx)
+	shown := make(chan struct{})
 	r.mu.Lock()
-	r.closeMetrics = func() { cancel(); metrics.Close() }
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	// closeDoors is called after the end of ctx: it comes later than this, or it is
+	// seen here.
+	err := ctx.Err()
+	if err == nil {
+		r.socket, err = control.Serve(r.state, r.routes())
+	}
+	if err != nil {
+		cancel()
+		return err
+	}
+	service.Current().Notify("READY=1")
+	r.closeMetrics = func() { cancel(); <-shown }
 	beside.Go(func() {
-		if err := serveHTTP(ctx, metrics, metricsHandler(r.writeMetrics), nil); err != nil {
-			r.log.Error("no figures are shown any more", "err", err)
-		}
+		defer close(shown)
+		r.showFigures(ctx)
 	})
 	return nil
 }
 
 func (r *exitRun) closeDoors() {
+	r.leave()
 	r.mu.Lock()
 	socket := r.socket
 	r.mu.Unlock()
@@ -320,3 +329,6 @@ func (r *exitRun) closeDoors() {
 		socket.Close()
 	}
 }
+
+// leave has a restart that is under way given up.
+func (r *exitRun) leave() { r.leaveOnce.Do(func() { close(r.leaving) }) }

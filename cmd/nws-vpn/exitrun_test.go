@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -269,73 +268,6 @@ func TestExitStatus(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
 	}
-}
-
-// TestExitIsReplaced: a new process takes over while a flow goes on in the old
-// one, which ends after it.
-func TestExitIsReplaced(t *testing.T) {
-	// What only one process can have is handed over.
-	e := newTestExit(t, fmt.Sprintf("quota_month = \"1GB\"\nmetrics = \"unix:DIR/metrics\"\npublic_address = %q\n", sharedAddress(t)))
-	old := e.start(e.flags, "ready")
-	alice, err := envelope.GenerateSecretKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	to, link := echoServer(t), e.wantIn("alice", showing(&alice, ""))
-	long := dialFlow(t, link, to)
-	echo(t, long, "before")
-
-	second := e.flags
-	if err := runExit(t.Context(), io.Discard, &second); err == nil || !strings.Contains(err.Error(), "--takeover") {
-		t.Fatalf("a second exit with the same directory: %v", err)
-	}
-	second.takeover = true
-	e.start(second, "taken over")
-
-	// Who comes now is served by the new one, while the old flow goes on.
-	echo(t, long, strings.Repeat("y", 100_000))
-	echo(t, dialFlow(t, e.entry(e.key), to), "new")
-	s := e.status()
-	if s.State != "running" || s.Flows.TCP != 1 || s.Bytes != (exitBytes{3, 3}) {
-		t.Errorf("the new process: %+v", s)
-	}
-	select {
-	case err := <-old.ended:
-		t.Fatalf("the old one has ended while it had a flow: %v", err)
-	default:
-	}
-	// The entry of the old one comes over by itself, and keeps its flow.
-	await.That(t, "it has its new session", func() bool { return e.status().Sessions == 2 })
-	echo(t, long, "the end")
-	long.Close()
-	if err := <-old.ended; err != nil {
-		t.Errorf("the old one: %v", err)
-	}
-	echo(t, dialFlow(t, link, to), "again")
-	s = e.status()
-	if s.Flows.TCP != 2 {
-		t.Errorf("the new process: %+v", s)
-	}
-	// What the old flow used counts, once.
-	c := slices.IndexFunc(s.Clients, func(c exitClient) bool { return c.NPub == alice.Public().NPub() })
-	if used := int64(2*len("before"+"the end"+"again") + 2*100_000); c < 0 || s.Clients[c].UsedMonth != used {
-		t.Errorf("alice has used %d bytes: %+v", used, s.Clients)
-	}
-}
-
-// sharedAddress is one that processes can listen at which share it, and no other.
-func sharedAddress(t *testing.T) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{Control: shareAddress}).Listen(t.Context(), "tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return net.JoinHostPort("127.0.0.1", port)
 }
 
 // deadAddress is one on loopback where nobody listens, nor can before the test ends: a

@@ -42,7 +42,7 @@ func TestTakeoverByAnotherExit(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/save", "/drain"} {
-		query := (&successor{[]string{other.NPub(), e.key.NPub()}, "v2"}).query()
+		query := (&successor{npubs: []string{other.NPub(), e.key.NPub()}, version: "v2"}).query()
 		if _, err := e.ask("POST", path+query); err == nil || !strings.Contains(err.Error(), blog.NPub()) {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -93,7 +93,7 @@ func TestTakeoverThatFails(t *testing.T) {
 }
 
 func TestSuccessorIsRead(t *testing.T) {
-	s := &successor{[]string{"npub1a", "npub1b"}, "v1 & v2"}
+	s := &successor{[]string{"npub1a", "npub1b"}, "v1 & v2", 7, time.Now().UTC().Round(0)}
 	q, err := url.ParseQuery(strings.TrimPrefix(s.query(), "?"))
 	if err != nil {
 		t.Fatal(err)

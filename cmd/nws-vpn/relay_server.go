@@ -244,7 +244,11 @@ func listenMetrics(place string) (net.Listener, error) {
 		if err := config.CheckMetrics(place); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
-		return net.Listen("tcp", place)
+		l, err := net.Listen("tcp", place)
+		if err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+		return l, nil
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
@@ -255,7 +259,7 @@ func listenMetrics(place string) (net.Listener, error) {
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	if err := os.Chmod(path, 0o660); err != nil {
 		l.Close()
