@@ -98,6 +98,9 @@ func (f *dnsFlow) read(ctx context.Context) error {
 }
 
 func (f *dnsFlow) answer(ctx context.Context, q query) {
+	if !q.local && f.server.gate.Load().hides(q.question.Name.String()) {
+		q.local, q.rcode = true, dnsmessage.RCodeNameError
+	}
 	answer, err := f.server.resolver.exchange(ctx, q)
 	if err != nil {
 		f.server.unanswered.Add(1)

@@ -173,6 +173,18 @@ func lifetime(answer []byte) (life time.Duration, ttls []int) {
 // parsed before, so its lengths hold.
 func ttlOffsets(m []byte) []int {
 	var offsets []int
+	eachRecord(m, func(_, _, typeAt int) {
+		if dnsmessage.Type(binary.BigEndian.Uint16(m[typeAt:])) != dnsmessage.TypeOPT {
+			offsets = append(offsets, typeAt+4)
+		}
+	})
+	return offsets
+}
+
+// eachRecord calls f for the records of a message that has been parsed, all sections
+// one after the other: with their number from 0, where each begins and where its type
+// is.
+func eachRecord(m []byte, f func(n, at, typeAt int)) {
 	at := dnsHeader
 	skipName := func() {
 		for at < len(m) && m[at] != 0 {
@@ -192,15 +204,13 @@ func ttlOffsets(m []byte) []int {
 	for i := 6; i < dnsHeader; i += 2 {
 		records += int(binary.BigEndian.Uint16(m[i:]))
 	}
-	for range records {
+	for n := range records {
+		begin := at
 		skipName()
 		if at+10 > len(m) {
-			break
+			return
 		}
-		if dnsmessage.Type(binary.BigEndian.Uint16(m[at:])) != dnsmessage.TypeOPT {
-			offsets = append(offsets, at+4)
-		}
+		f(n, begin, at)
 		at += 10 + int(binary.BigEndian.Uint16(m[at+8:]))
 	}
-	return offsets
 }
