@@ -216,13 +216,14 @@ func TestPublisher(t *testing.T) {
 			at = next
 		} // else the same second: still newer
 	}
-	old := b.entries[key.Public()]
+	old := *b.entries[key.Public()][0]
 	events, err := p.Withdraw(at, everything().Instance)
 	if err != nil || len(events) != 2 {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
 	for i := range events { // either of them is enough
-		b.entries[key.Public()] = old
+		announced := old
+		b.entries[key.Public()] = []*entry{&announced}
 		mustAdd(t, b, envelopetest.Parse(t, events[i].JSON), "", at)
 		if list := b.Snapshot(at); len(list) != 0 {
 			t.Errorf("after event %d: %v", i, list)
