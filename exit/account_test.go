@@ -398,6 +398,8 @@ func TestQueriesOfAClient(t *testing.T) {
 func TestQuotaEndsAFlow(t *testing.T) {
 	l := listenTCP(t, "127.0.0.1")
 	s := newServer(t, Config{Limits: Limits{Day: 1}})
+	noon := time.Date(2026, 2, 27, 12, 0, 0, 0, time.UTC)
+	s.accounts.now = func() time.Time { return noon } // no day ends meanwhile
 	peer, done := open(t, s, "tcp", l.Addr().String())
 	conn, err := l.Accept()
 	if err != nil {

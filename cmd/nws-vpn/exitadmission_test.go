@@ -150,8 +150,11 @@ func TestInvitedAndBanned(t *testing.T) {
 	if n, err := flow.Read(make([]byte, 1)); err == nil {
 		t.Errorf("%d bytes come to who is banned", n)
 	}
-	day := time.Now().Add(7 * 24 * time.Hour).UTC().Format("2006-01-02")
-	e.wantOut("alice, banned", alice.show, "banned from this exit until "+day)
+	var banned struct{ Bans []listedBan }
+	if err := json.Unmarshal([]byte(e.mustOperate("blocked", "--json")), &banned); err != nil || len(banned.Bans) != 1 || banned.Bans[0].Until.Sub(banned.Bans[0].Since) != 7*24*time.Hour {
+		t.Fatalf("%+v, %v", banned, err)
+	}
+	e.wantOut("alice, banned", alice.show, "banned from this exit until "+banned.Bans[0].Until.UTC().Format(time.DateOnly))
 	e.wantOut("alice, banned", alice.show, "sends spam")
 	if out := e.mustOperate("blocked"); !strings.Contains(out, alice.npub) || !strings.Contains(out, "sends spam") {
 		t.Errorf("blocked: %q", out)
