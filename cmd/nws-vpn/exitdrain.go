@@ -113,6 +113,7 @@ func (r *exitRun) handOver() {
 	if err := r.server.HandOverUsage(); err != nil {
 		r.log.Error("exit", "err", err)
 	}
+	r.showReplaced()
 }
 
 // passOnUsage tells the process that keeps the clients' usage, if that is another

@@ -51,6 +51,21 @@ func TestExitIsReplaced(t *testing.T) {
 	if s.State != "running" || s.Flows.TCP != 1 || s.Bytes != (exitBytes{3, 3}) {
 		t.Errorf("the new process: %+v", s)
 	}
+	// The old one is shown, but not one that was killed.
+	killed := filepath.Join(e.flags.keyPath+".state", exitOlderDir, "1")
+	if err := os.Mkdir(killed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if o := e.status().Older; len(o) != 1 || o[0].PID != os.Getpid() || o[0].Flows == nil || *o[0].Flows != 1 {
+		t.Errorf("processes that were replaced: %+v", o)
+	}
+	if _, err := os.Stat(killed); err == nil {
+		t.Error("what a process has left that was killed stays")
+	}
+	var out bytes.Buffer
+	if err := printExitReport(&out, new(e.status()), time.Now()); err != nil || !strings.Contains(out.String(), "1 open\n") {
+		t.Errorf("%v, shown:\n%s", err, out.String())
+	}
 	select {
 	case err := <-old.ended:
 		t.Fatalf("the old one has ended while it had a flow: %v", err)
@@ -65,8 +80,11 @@ func TestExitIsReplaced(t *testing.T) {
 	}
 	echo(t, dialFlow(t, link, to), "again")
 	s = e.status()
-	if s.Flows.TCP != 2 {
+	if s.Flows.TCP != 2 || len(s.Older) > 0 {
 		t.Errorf("the new process: %+v", s)
+	}
+	if _, err := os.Stat(filepath.Dir(killed)); err == nil {
+		t.Error("the old process leaves a directory")
 	}
 	// What the old flow used counts, once.
 	c := slices.IndexFunc(s.Clients, func(c exitClient) bool { return c.NPub == alice.Public().NPub() })

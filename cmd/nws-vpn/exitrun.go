@@ -61,6 +61,9 @@ type exitRun struct {
 	draining     drain
 	noSuccessor  bool // none may take over now
 	closeMetrics func()
+	// closeReplaced closes what showReplaced has opened, if it has.
+	closeReplaced func()
+	closed        bool // closeDoors was called
 }
 
 // runExit runs an exit until ctx ends or it has been drained.
@@ -323,10 +326,14 @@ func (r *exitRun) openDoors(ctx context.Context, beside *sync.WaitGroup) error {
 func (r *exitRun) closeDoors() {
 	r.leave()
 	r.mu.Lock()
-	socket := r.socket
+	socket, closeReplaced := r.socket, r.closeReplaced
+	r.closed = true
 	r.mu.Unlock()
 	if socket != nil {
 		socket.Close()
+	}
+	if closeReplaced != nil {
+		closeReplaced()
 	}
 }
 

@@ -52,6 +52,8 @@ type exitReport struct {
 	ClientsKnown  int          `json:"clients_known"`
 	ClientsActive int          `json:"clients_active"` // with a flow
 	Clients       []exitClient `json:"clients"`        // those with the most bytes first
+
+	Older []exitOlder `json:"older,omitempty"` // that were replaced and still have flows
 }
 
 type exitNameStatus struct {
@@ -123,12 +125,14 @@ const (
 // statusOver is the present status, with rates over a time that it waits for.
 func (r *exitRun) statusOver(ctx context.Context, clients int, over time.Duration) *exitReport {
 	clients = min(max(clients, 0), maxStatusClients)
+	older := olderProcesses(ctx, r.state)
 	began, flows, before := time.Now(), flowsOf(r.server.Stats()), r.server.Report(clients)
 	select {
 	case <-time.After(over):
 	case <-ctx.Done():
 	}
 	s := r.status(clients)
+	s.Older = older
 	seconds := max(time.Since(began).Seconds(), 1e-3)
 	st := r.server.Stats()
 	s.Rates = exitRates{
@@ -258,6 +262,13 @@ func printExitReport(out io.Writer, s *exitReport, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(what, format string, args ...any) { fmt.Fprintf(w, what+"\t"+format+"\n", args...) }
 	line("state", "%s for %v, process %d, version %s", s.State, now.Sub(s.Started).Round(time.Second), s.PID, oneLine(s.Version))
+	for _, o := range s.Older {
+		if o.Flows == nil || o.Since == nil {
+			line("older", "process %d, which does not answer", o.PID)
+			continue
+		}
+		line("older", "process %d, version %s, replaced %v ago, ends with its last flow, %d open", o.PID, oneLine(o.Version), now.Sub(*o.Since).Round(time.Second), *o.Flows)
+	}
 	for _, n := range s.Names {
 		line("name", "%s %s", n.NPub, oneLine(n.Label))
 		for _, to := range n.Relays {
