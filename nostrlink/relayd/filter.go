@@ -53,6 +53,9 @@ func newFilter(f *nip01.Filter, maxLimit int) *filter {
 		c.tags = append(c.tags, tagCondition{letter[0], sorted(values)})
 		empty = empty || len(values) == 0
 	}
+	if empty {
+		return &filter{filed: nowhere}
+	}
 	slices.SortFunc(c.tags, func(a, b tagCondition) int { return len(a.values) - len(b.values) })
 	if f.Since != nil {
 		c.since = *f.Since
@@ -64,8 +67,6 @@ func newFilter(f *nip01.Filter, maxLimit int) *filter {
 		c.limit = min(*f.Limit, maxLimit)
 	}
 	switch {
-	case empty:
-		c.filed = nowhere
 	case len(c.ids) > 0:
 		c.filed = underID
 	case len(c.tags) > 0:
@@ -78,11 +79,12 @@ func newFilter(f *nip01.Filter, maxLimit int) *filter {
 	return c
 }
 
-// sorted returns a sorted copy without repetitions, nil for nil.
+// sorted returns a sorted copy without repetitions, nil for nil. It is no larger
+// than need be: what is left of a list may be little, and is kept for long.
 func sorted[T cmp.Ordered](list []T) []T {
 	out := slices.Clone(list)
 	slices.Sort(out)
-	return slices.Compact(out)
+	return slices.Clone(slices.Compact(out))
 }
 
 func keys[K ~[32]byte](list []string) []K {
@@ -96,7 +98,7 @@ func keys[K ~[32]byte](list []string) []K {
 		out[i] = k
 	}
 	slices.SortFunc(out, compareKeys)
-	return slices.Compact(out)
+	return slices.Clone(slices.Compact(out))
 }
 
 func compareKeys[K ~[32]byte](a, b K) int {
@@ -104,11 +106,16 @@ func compareKeys[K ~[32]byte](a, b K) int {
 	return bytes.Compare(x[:], y[:])
 }
 
+// valueSize is how many bytes of a tag's value are one value; usual ones are 64.
+const valueSize = 128
+
 // values is what the filter costs.
 func (f *filter) values() int {
 	n := 1 + len(f.ids) + len(f.authors) + len(f.kinds)
 	for _, t := range f.tags {
-		n += len(t.values)
+		for _, v := range t.values {
+			n += 1 + len(v)/valueSize
+		}
 	}
 	return n
 }

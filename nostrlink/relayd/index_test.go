@@ -190,6 +190,25 @@ func anyTags(r *rand.Rand) [][]string {
 	return tags
 }
 
+// A filter is no larger than what it is charged for.
+func TestFilterKeepsNoRoom(t *testing.T) {
+	const many = 10000
+	equal := slices.Repeat([]string{"x"}, many)
+	key := slices.Repeat([]string{fmt.Sprintf("%064x", 7)}, many)
+	f := newFilter(&nip01.Filter{IDs: key, Authors: key, Kinds: make([]int, many), Tags: map[string][]string{"p": equal}}, 500)
+	if n := cap(f.ids) + cap(f.authors) + cap(f.kinds) + cap(f.tags[0].values); n > 100 || f.values() != 5 {
+		t.Errorf("a filter of %d values has room for %d", f.values(), n)
+	}
+	f = newFilter(&nip01.Filter{IDs: []string{}, Kinds: []int{1, 2, 3}, Tags: map[string][]string{"p": {"x"}}}, 500)
+	if f.filed != nowhere || f.kinds != nil || f.tags != nil {
+		t.Errorf("a filter that nothing matches keeps %+v", f)
+	}
+	f = newFilter(&nip01.Filter{Tags: map[string][]string{"p": {string(make([]byte, 100*valueSize))}}}, 500)
+	if f.values() != 102 {
+		t.Errorf("a value of %d bytes counts as %d", 100*valueSize, f.values()-1)
+	}
+}
+
 // What a relay forwards all the time takes no memory.
 func TestMatchAllocatesNothing(t *testing.T) {
 	x := newIndex(1 << 20)

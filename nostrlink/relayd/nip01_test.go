@@ -108,7 +108,7 @@ func TestMessages(t *testing.T) {
 	broken := func(old, new string) string { return strings.Replace(good, old, new, 1) }
 	sig := good[strings.Index(good, `"sig":"`)+7:][:2]
 	flipped := map[bool]string{true: "00", false: "11"}[sig != "00"]
-	limits := relayd.Limits{MaxEvent: 1000, MaxMessage: 5000, MaxSubscriptions: 2, MaxFilters: 3, MaxFilterValues: 40}
+	limits := relayd.Limits{MaxEvent: 1000, MaxMessage: 6000, MaxSubscriptions: 2, MaxFilters: 3, MaxFilterValues: 40}
 	tests := []struct {
 		name, msg, want string
 	}{
@@ -138,6 +138,8 @@ func TestMessages(t *testing.T) {
 		{"too many filters", `["REQ","r",{},{},{},{}]`, `["CLOSED","r","invalid: 4 filters, from 1 to 3 are allowed…`},
 		{"too many values", `["REQ","r",{"kinds":[` + strings.Repeat("1,2,3,4,", 10) + `5]}]`, eose("r")}, // only five different ones
 		{"really too many values", `["REQ","r",{"#x":[` + strings.Repeat(`"a",`, 10) + manyStrings(40) + `]}]`, `["CLOSED","r","error: more than 40 values in the filters"]`},
+		{"counting too many values", `["COUNT","r",{"#x":[` + manyStrings(40) + `]}]`, `["CLOSED","r","error: more than 40 values in the filters"]`},
+		{"long values are several", `["REQ","r",{"#x":["` + strings.Repeat("x", 40*128) + `"]}]`, `["CLOSED","r","error: more than 40 values in the filters"]`},
 		{"long subscription id", `["REQ","` + strings.Repeat("x", 65) + `",{}]`, `["NOTICE","invalid: subscription id must have 1 to 64 characters…`},
 		{"odd subscription id", `["REQ","\u00e9\"\\",{"kinds":[1]}]`, `["EOSE","\u00e9\"\\"]`},
 		{"space everywhere", " [ \"REQ\" , \"s\" , { \"kinds\" : [ 1 ] } ]\n", eose("s")},

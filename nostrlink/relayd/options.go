@@ -66,7 +66,8 @@ type Limits struct {
 	MaxSubscriptions int // of a connection: 64
 	MaxFilters       int // of a subscription: 16
 	// MaxFilterValues is how many ids, authors, kinds and tag values the
-	// filters of a connection may have together: 16,384.
+	// filters of a connection, or those of a COUNT, may have together: 16,384. A
+	// tag value of 128 bytes or more is several.
 	MaxFilterValues int
 	// MaxAllValues is the same for all connections together: 262,144. A value
 	// costs up to about 200 bytes.

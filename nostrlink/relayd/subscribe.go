@@ -54,6 +54,10 @@ func (c *conn) count(j *job) {
 		c.refuse(j)
 		return
 	}
+	if most := c.server.limits().MaxFilterValues; sub.values > most {
+		c.answer(nip01.AppendClosed(nil, j.parsed.Token, tooManyValues(most)))
+		return
+	}
 	c.answer(nip01.AppendCount(nil, j.parsed.Token, c.server.store.count(sub.filters, time.Now())))
 }
 
@@ -92,7 +96,7 @@ func (c *conn) subscribe(id string, sub *subscription) (refusal string) {
 		return fmt.Sprintf("error: more than %d subscriptions", limits.MaxSubscriptions)
 	case values > limits.MaxFilterValues:
 		c.unsubscribe(id)
-		return fmt.Sprintf("error: more than %d values in the filters", limits.MaxFilterValues)
+		return tooManyValues(limits.MaxFilterValues)
 	case !c.server.index.replace(old, sub):
 		c.unsubscribe(id)
 		return "error: the relay has too many subscriptions, try later"
@@ -102,6 +106,10 @@ func (c *conn) subscribe(id string, sub *subscription) (refusal string) {
 		c.server.stats.subscriptions.Add(1)
 	}
 	return ""
+}
+
+func tooManyValues(most int) string {
+	return fmt.Sprintf("error: more than %d values in the filters", most)
 }
 
 func (c *conn) unsubscribe(id string) {
