@@ -123,16 +123,18 @@ func (s *supervisor) finish(policy platform.Config, e event) {
 		errs = append(errs, s.tunnel.lower())
 	}
 	s.closeRelay()
-	if s.reload {
-		// As after a kill: what is in force closes the machine, and the next
-		// process takes it over.
-		s.leaves = control.LeavesHeir
-		errs = append(errs, s.rollback.leave(), s.closeSocket())
-		s.why = errors.Join(errs...)
-		return
+	s.why = errors.Join(errs...)
+	// Else as after a kill: what is in force closes the machine, and the next
+	// process takes it over.
+	if !s.reload {
+		s.putBack(policy, e)
 	}
+}
+
+// putBack leaves the machine with the policy.
+func (s *supervisor) putBack(policy platform.Config, e event) {
 	err := s.platform.Set(policy)
-	errs = append(errs, err, s.settle(policy.Hold, err))
+	errs := []error{s.why, err, s.settle(policy.Hold, err)}
 	if s.rollback != nil {
 		_ = s.rollback.dismiss() // it may have been confirmed
 	}
@@ -168,7 +170,9 @@ func (s *supervisor) closeSocket() error {
 	if s.socket == nil {
 		return nil
 	}
-	return s.socket.Close()
+	err := s.socket.Close()
+	s.socket = nil
+	return err
 }
 
 // howLeft says how the machine is after all: held closed, or opened, which it was

@@ -7,9 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
@@ -34,6 +33,7 @@ type supervisor struct {
 	out      io.Writer
 	platform platform.Configurator
 	manager  *service.Manager
+	hangups  <-chan os.Signal
 	persist  bool // a first attempt that fails is no end
 	exit     name.Name
 	relays   []string       // the user's own
@@ -48,6 +48,7 @@ type supervisor struct {
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
 	events chan event
+	unlock atomic.Bool   // the end was asked for, and with it the machine open
 	wake   chan struct{} // ends the pause before another attempt to connect
 
 	// Of run's goroutine.
@@ -85,7 +86,7 @@ type supervisor struct {
 func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Writer, log *slog.Logger) (*supervisor, error) {
 	s := &supervisor{
 		cfg: cfg, dirs: dirs, log: log, out: out, credentials: o.credentials,
-		manager: service.Current(), persist: o.retry || isRestarted(), ready: o.ready,
+		manager: service.Current(), persist: o.retry || isRestarted(), ready: o.ready, hangups: o.hangups,
 		events: make(chan event, 16), wake: make(chan struct{}, 1),
 		started: time.Now(),
 	}
@@ -170,9 +171,6 @@ func (s *supervisor) run(ctx context.Context) error {
 	defer s.stop()
 	s.tasks.Go(func() { roam(s.ctx, s.log, s.redial) })
 	s.tasks.Go(s.watchPortal)
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	retry := time.NewTimer(0)
 	<-retry.C
 	alive := s.manager.Heartbeat()
@@ -196,7 +194,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		case <-ended:
 			s.log.Info("going down")
 			s.take(event{what: lifecycle.DownRequested})
-		case <-hangups:
+		case <-s.hangups:
 			s.hangUp()
 		case <-alive.C:
 			s.manager.Notify("WATCHDOG=1")

@@ -7,8 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +34,7 @@ type upOptions struct {
 
 	split    splitFlags
 	detached bool
+	hangups  <-chan os.Signal // that have come since before the configuration was read
 	ready    *readiness
 	dryRun   bool
 	retry    bool
@@ -57,6 +60,11 @@ is off. When the exit cannot be reached at first, everything is undone; what
 fails later closes the machine until it works again or "nws-vpn down".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !o.dryRun && (!o.detached || isDetached()) {
+				hangups := make(chan os.Signal, 1)
+				signal.Notify(hangups, syscall.SIGHUP)
+				o.hangups = hangups
+			}
 			cfg, err := flags.load()
 			if err == nil {
 				err = o.override(&cfg.Up)
@@ -232,11 +240,11 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 		log.Warn("connections from outside are refused while the tunnel is up, such as this SSH session: run `nws-vpn down` from a console if it hangs")
 	}
 	err = s.run(ctx)
-	if err == nil && !s.reload {
-		o.ready.tell(wordEnded + " " + s.left)
-	}
 	if s.reload {
-		return errors.Join(err, restart())
+		err = s.beginAnew(ctx)
+	}
+	if err == nil {
+		o.ready.tell(wordEnded + " " + s.left)
 	}
 	return err
 }
