@@ -3,6 +3,7 @@ package platform
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -72,8 +73,8 @@ func Unlock(stateDir string, log *slog.Logger) error {
 }
 
 func cleanUp(stateDir string, log *slog.Logger, e *env, unlock bool) error {
-	if _, err := os.Stat(filepath.Join(stateDir, journalName)); errors.Is(err, os.ErrNotExist) {
-		return nil
+	if nothing, err := nothingIn(stateDir); nothing || err != nil {
+		return err
 	}
 	if !hasNetAdmin() {
 		return errors.New("platform: repairing this machine's network needs CAP_NET_ADMIN: run as root")
@@ -89,6 +90,30 @@ func cleanUp(stateDir string, log *slog.Logger, e *env, unlock bool) error {
 		c.held = nil
 	}
 	return c.Close()
+}
+
+// nothingIn reports whether a state directory has nothing to undo and no process,
+// which may not have changed anything yet.
+func nothingIn(dir string) (bool, error) {
+	without := func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	if !without(journalName) {
+		return false, nil
+	}
+	if without(lockName) {
+		return true, nil
+	}
+	f, err := lock(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return true, nil // who may not lock it has no say here
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return without(journalName), nil // its process may have ended just now
 }
 
 // open locks the directory and reads the journal.

@@ -28,10 +28,13 @@ func openStateDir(dir string) error {
 	return nil
 }
 
+// lockName is that of the file in the state directory that its process has locked.
+const lockName = "lock"
+
 // lock takes the state directory for this process. It is released by closing
 // the file, or by the kernel when the process dies.
 func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("platform: lock the state directory: %w", err)
 	}

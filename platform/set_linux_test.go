@@ -2,8 +2,10 @@ package platform
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -260,6 +262,14 @@ func TestSecondInstance(t *testing.T) {
 	}
 	if !strings.Contains(err.Error(), "nws-vpn down") {
 		t.Errorf("no remedy in %q", err)
+	}
+	for name, clean := range map[string]func(string, *slog.Logger) error{"CleanUp": CleanUp, "Unlock": Unlock} {
+		if err := clean(dir, testLog(t)); !errors.As(err, &locked) {
+			t.Errorf("%s of a tunnel that has changed nothing yet says %v", name, err)
+		}
+		if err := clean(filepath.Join(dir, "none"), testLog(t)); err != nil {
+			t.Errorf("%s of a directory that is not there says %v", name, err)
+		}
 	}
 	must(t, c.Close())
 	c, err = New(dir, Options{Log: testLog(t)})

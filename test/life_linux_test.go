@@ -2,9 +2,13 @@ package test
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
 )
@@ -214,4 +218,30 @@ func (tun *tunnel) openFlows() float64 {
 		tun.t.Fatalf("status has no flows.tcp: %v", tun.status())
 	}
 	return n
+}
+
+// When down says so, the tunnel has ended, also one that had changed nothing yet:
+// nobody has the state directory.
+func TestDownOfOneThatHasChangedNothing(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelay()
+	before := tun.snapshot()
+	for range 4 {
+		up := tun.begin("--retry", "--kill-switch", "off")
+		tun.connecting()
+		text := tun.nwsEnds(true, "down")
+		err := tun.Client.Do(func() error {
+			f, err := os.Open(filepath.Join(world.StateDir, "lock"))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		})
+		if err != nil || strings.TrimSpace(text) != "down" {
+			t.Errorf("down says %q, and the state directory is locked: %v", text, err)
+		}
+		tun.ended(up, true)
+		tun.restored(before)
+	}
 }

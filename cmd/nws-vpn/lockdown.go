@@ -76,7 +76,7 @@ func lockMachine(cfg *config.Config, dirs stateDirs) (err error) {
 		err = p.Set(machine.On(lifecycle.DownRequested, nil).Policy)
 	}
 	if err != nil && !before {
-		return errors.Join(err, p.Close(), dirs.forget())
+		return errors.Join(err, dirs.forget(), p.Close())
 	}
 	return errors.Join(err, p.Close())
 }

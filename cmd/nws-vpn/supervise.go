@@ -142,7 +142,7 @@ func (s *supervisor) abandon() error {
 	if s.found {
 		return nil // as after a kill: the lock ends with the process, the rest stays
 	}
-	return errors.Join(s.platform.Close(), s.dirs.forget())
+	return errors.Join(s.dirs.forget(), s.platform.Close())
 }
 
 // event is news for run.
