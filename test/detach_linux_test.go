@@ -130,3 +130,37 @@ func TestDetachEndsBeforeItIsConnected(t *testing.T) {
 	}
 	tun.restored(before)
 }
+
+// TestDetachReloads: who waits for a connection does so while it begins anew, and
+// hears of the end, too.
+func TestDetachReloads(t *testing.T) {
+	tun := newTunnel(t)
+	tun.startRelay()
+	before := tun.snapshot()
+	begin := func() *netlab.Process {
+		up, first := tun.beginDetached()
+		if err := syscall.Kill(int(first["pid"].(float64)), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		tun.await("it has begun anew", func() bool {
+			res, err := tun.Run(tun.ctx, tun.Client, "status", "--json", "--state-dir", world.StateDir)
+			return err == nil && res.Code == 0 && !strings.Contains(res.Stdout, first["started"].(string))
+		})
+		return up
+	}
+	up := begin()
+	tun.nwsEnds(true, "down")
+	tun.ends(up, 1)
+	if !strings.Contains(up.Output(), "nws-vpn: ended before it was connected: the machine is ") {
+		t.Errorf("it says %s", up.Output())
+	}
+	tun.restored(before)
+	up = begin()
+	tun.startExit()
+	tun.ended(up, true)
+	if !strings.Contains(up.Output(), "in the background") {
+		t.Errorf("it says %s", up.Output())
+	}
+	tun.nwsEnds(true, "down")
+	tun.restored(before)
+}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -71,13 +72,14 @@ func detach(ctx context.Context, stateDir string) error {
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
-	return (&background{cmd, log.Name()}).await(ready, signals)
+	return (&background{cmd, log.Name(), stateDirs{stateDir}}).await(ready, signals)
 }
 
 // background is a detached child, seen from its parent.
 type background struct {
-	cmd *exec.Cmd
-	log string
+	cmd  *exec.Cmd
+	log  string
+	dirs stateDirs
 }
 
 // await waits until the child says that it is ready, or has ended.
@@ -125,6 +127,9 @@ func (b *background) conclude(said string, err error, interrupted bool) error {
 	case interrupted && said == wordReady:
 		return errors.New("interrupted as it had just connected, and ended: see " + b.log)
 	case interrupted && said == "" && errors.As(err, &exit) && killedBy(exit.ProcessState, syscall.SIGTERM):
+		if _, closed := b.dirs.recall(); closed { // it was about to begin anew
+			return errors.New("interrupted, and the machine is closed: `nws-vpn down` opens it")
+		}
 		return errors.New("interrupted: the machine is as it was") // it had not begun
 	case early:
 		return fmt.Errorf("ended before it was connected: %s", after)
@@ -158,12 +163,36 @@ func isDetached() bool { return os.Getenv(detachedEnv) != "" }
 // has nobody to tell.
 type readiness struct{ pipe *os.File }
 
+// readyEnv tells a process that takes the place of a detached child (see restart)
+// on which descriptor the parent still waits.
+const readyEnv = "NWS_VPN_READY"
+
 // openReadiness is called once, before the process opens anything else.
 func openReadiness() *readiness {
-	if !isDetached() || isRestarted() { // then the descriptor is something else by now
+	if !isDetached() {
 		return nil
 	}
-	return &readiness{inherited(readyFD, "ready")}
+	fd := readyFD
+	if isRestarted() { // then that descriptor is something else by now
+		var err error
+		if fd, err = strconv.Atoi(os.Getenv(readyEnv)); err != nil {
+			return nil
+		}
+	}
+	return &readiness{inherited(fd, "ready")}
+}
+
+// leave has the process that takes the place of this one tell the parent, if that
+// still waits.
+func (r *readiness) leave() error {
+	if r == nil || r.pipe == nil {
+		return os.Unsetenv(readyEnv)
+	}
+	fd, err := inheritable(r.pipe)
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	return os.Setenv(readyEnv, strconv.Itoa(fd))
 }
 
 // tell has the parent know. Only the first words count.

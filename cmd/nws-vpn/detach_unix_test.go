@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -78,5 +79,36 @@ func TestLogIsOurs(t *testing.T) {
 				t.Errorf("the file elsewhere: %q, %v", text, err)
 			}
 		})
+	}
+}
+
+// A parent hears how starting went also when its child has begun anew meanwhile,
+// and what comes later has nobody to tell.
+func TestReadinessOutlivesAReload(t *testing.T) {
+	t.Setenv(detachedEnv, "1")
+	t.Setenv(restartedEnv, "1")
+	t.Setenv(readyEnv, "")
+	heard, pipe, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	first := &readiness{pipe}
+	if err := first.leave(); err != nil {
+		t.Fatal(err)
+	}
+	pipe.Close() // as when another program is executed
+	second := openReadiness()
+	second.tell(wordReady)
+	if words, err := io.ReadAll(heard); err != nil || string(words) != wordReady+"\n" {
+		t.Errorf("the parent hears %q, %v", words, err)
+	}
+	for range 2 { // reloads
+		if err := second.leave(); err != nil {
+			t.Fatal(err)
+		}
+		if second = openReadiness(); second != nil {
+			t.Error("a parent that has heard all is told more")
+		}
 	}
 }

@@ -29,7 +29,7 @@ func (s *supervisor) beginAnew(ctx context.Context) error {
 	if s.endInstead(ctx) { // nobody can ask any more
 		return errors.Join(s.why, closed)
 	}
-	return errors.Join(s.why, closed, s.rollback.leave(), restart())
+	return errors.Join(s.why, closed, s.rollback.leave(), s.ready.leave(), restart())
 }
 
 // endInstead ends what was to begin anew, if that was asked for.
