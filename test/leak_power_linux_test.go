@@ -28,14 +28,13 @@ func TestLeakPowerCut(t *testing.T) {
 	before := tun.snapshot()
 	tun.check(27, "a copy of the running state, at any moment, and a start from it", func(t *testing.T, tun *tunnel) {
 		up := tun.startUp()
-		names := namesOf(t, tun.key, 300)
+		const moments, apart = 4, 30 // names
+		names := namesOf(t, tun.key, (moments+1)*apart)
 		var copies []map[string]netip.Addr // what had been told before each
-		tun.whileAsking(names, func(told func() map[string]netip.Addr) {
-			for i := range 4 {
-				tun.await("some more names", func() bool { return len(told()) >= 30*(i+1) })
-				copies = append(copies, told())
-				must(t, tun.Client.Do(func() error { return copyState(world.StateDir, stateCopy(i)) }))
-			}
+		tun.whileAsking(names, apart, moments, func(told map[string]netip.Addr) {
+			at := stateCopy(len(copies))
+			copies = append(copies, told)
+			must(t, tun.Client.Do(func() error { return copyState(world.StateDir, at) }))
 		})
 		tun.kill(up)
 		tun.nwsEnds(true, "repair")
@@ -78,33 +77,30 @@ func namesOf(t *testing.T, npub string, n int) (names []string) {
 	return names
 }
 
-// whileAsking runs f while the names are asked for, one after the other. told are
-// the answers so far.
-func (tun *tunnel) whileAsking(names []string, f func(told func() map[string]netip.Addr)) {
-	var mu sync.Mutex
-	answers := map[string]netip.Addr{}
+// whileAsking asks for the names, one after the other. Whenever there are so many
+// more, so many times, it calls f with the answers so far, and goes on asking.
+func (tun *tunnel) whileAsking(names []string, more, times int, f func(told map[string]netip.Addr)) {
+	moments, ended := make(chan map[string]netip.Addr), make(chan struct{})
 	var asking sync.WaitGroup
-	ended := make(chan struct{})
 	asking.Go(func() {
+		answers := map[string]netip.Addr{}
 		for _, name := range names {
+			answers[name] = tun.fakeOf(name)
+			if len(answers)%more != 0 {
+				continue
+			}
 			select {
 			case <-ended:
 				return
-			default:
+			case moments <- maps.Clone(answers):
 			}
-			address := tun.fakeOf(name)
-			mu.Lock()
-			answers[name] = address
-			mu.Unlock()
 		}
 	})
-	f(func() map[string]netip.Addr {
-		mu.Lock()
-		defer mu.Unlock()
-		return maps.Clone(answers)
-	})
-	close(ended)
-	asking.Wait()
+	defer asking.Wait()
+	defer close(ended)
+	for range times {
+		f(<-moments)
+	}
 }
 
 // fakeOf asks the tunnel's name server for the address of a name.
