@@ -78,7 +78,8 @@ func TestExecPassesSignalsOn(t *testing.T) {
 	tun.ends(p, 128+15)
 }
 
-// inside returns descriptors of the processes in an exec's box: process 1 first.
+// inside returns descriptors of all processes below one, such as an exec and its
+// box: those above come first, process 1 of an exec's box before all others.
 func (tun *tunnel) inside(p *netlab.Process) []int {
 	tun.t.Helper()
 	var list []int
