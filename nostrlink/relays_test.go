@@ -126,17 +126,17 @@ func TestARelayThatTurnsUsAwayIsRetired(t *testing.T) {
 // leak check 29: a relay that limits the rate
 func TestARelaysRateLimitIsKept(t *testing.T) {
 	key := envelopetest.NewKey(t)
-	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{PerSecond: 40}})
+	r := relaytest.New(t, relaytest.Options{Behaviour: relaytest.Behaviour{PerSecond: 20}})
 	serveExit(t, key, nostrlink.Echo, r.URL())
 	link, _ := serveLink(t, key.Public(), r.URL())
 	conn := flowOver(t, link)
 	for range 3 {
-		if err := echoed(conn, 4<<20); err != nil {
+		if err := echoed(conn, 2<<20); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s := link.Status()
-	if pace := at(link, r.URL()).Pace; pace.Limited == 0 || pace.Rate == 0 || pace.Rate > 400 {
+	if pace := at(link, r.URL()).Pace; pace.Limited == 0 || pace.Rate == 0 || pace.Rate > 200 {
 		t.Errorf("pace %+v, want one that the relay has limited", pace)
 	}
 	if at(link, r.URL()).State != nostrlink.RelayCarrying || s.Session.StreamsOpened != 1 {
