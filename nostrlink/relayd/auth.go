@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +56,21 @@ func (i *identity) holds(key envelope.PublicKey) bool {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
 	return i.keys[key]
+}
+
+// holdsOneOf is holds for any of sorted keys. It goes through the fewer.
+func (i *identity) holdsOneOf(list []envelope.PublicKey) bool {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	if len(list) <= len(i.keys) {
+		return slices.ContainsFunc(list, func(key envelope.PublicKey) bool { return i.keys[key] })
+	}
+	for key := range i.keys {
+		if _, found := slices.BinarySearchFunc(list, key, compareKeys); found {
+			return true
+		}
+	}
+	return false
 }
 
 // known reports whether the client has authenticated.

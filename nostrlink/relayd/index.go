@@ -112,7 +112,17 @@ func changed(list []*filing, f *filing, by int) []*filing {
 		return append(list, f)
 	}
 	if i := slices.Index(list, f); i >= 0 {
-		list = slices.Delete(list, i, i+1)
+		list = without(list, i)
+	}
+	return list
+}
+
+// without takes one element out of a list, and gives back most of the memory that
+// the list took when it was much longer.
+func without[S ~[]E, E any](list S, i int) S {
+	list = slices.Delete(list, i, i+1)
+	if cap(list) > 32 && len(list) < cap(list)/4 {
+		return slices.Clone(list)
 	}
 	return list
 }

@@ -209,6 +209,78 @@ func TestFilterKeepsNoRoom(t *testing.T) {
 	}
 }
 
+// Lists that were long for a while do not keep the memory.
+func TestListsShrink(t *testing.T) {
+	x := newIndex(1 << 20)
+	filter := nip01.Filter{Tags: map[string][]string{"p": {"x"}}}
+	var subs []*subscription
+	for range 1000 {
+		subs = append(subs, subscriptionFor(t, x, filter))
+	}
+	kept := newStore(&Limits{MaxStored: 500, MaxStoredBytes: 1 << 24})
+	for n := range 200 {
+		e, raw := tagged(t, envelopetest.NewKey(t), 40, [][]string{{"p", "x"}, {"n", fmt.Sprint(n)}})
+		kept.put(e, raw, time.Unix(1, 0))
+	}
+	for _, sub := range subs[1:] {
+		x.replace(sub, nil)
+	}
+	kept.setLimits(&Limits{MaxStored: 1, MaxStoredBytes: 1 << 24}, time.Unix(1, 0))
+	list, shelf := x.byTag[tagValue{'p', "x"}], kept.byTag[tagValue{'p', "x"}]
+	if len(list) != 1 || cap(list) > 40 || len(shelf) != 1 || cap(shelf) > 40 {
+		t.Errorf("%d of %d subscriptions, %d of %d events", len(list), cap(list), len(shelf), cap(shelf))
+	}
+}
+
+// Of several subscribers each connection is asked once whether it is one that
+// the event is for.
+func TestAddressed(t *testing.T) {
+	var keys []envelope.PublicKey
+	var tags [][]string
+	for range 5 {
+		key := envelopetest.NewKey(t).Public()
+		keys, tags = append(keys, key), append(tags, []string{"p", key.Hex()}, []string{"p", key.Hex()})
+	}
+	e, _ := tagged(t, envelopetest.NewKey(t), 28333, tags[:8]) // not to the last
+	stranger, one, many, last := &conn{}, &conn{}, &conn{}, &conn{}
+	one.identity.add(keys[1], nil)
+	last.identity.add(keys[4], nil)
+	for range 20 {
+		many.identity.add(envelopetest.NewKey(t).Public(), nil)
+	}
+	sub := func(c *conn) *subscription { return &subscription{conn: c} }
+	if targets, some := addressed(e, []*subscription{sub(many), sub(stranger), sub(many), sub(last)}); some || len(targets) != 2 {
+		t.Errorf("it is for none of them, not %v", targets)
+	}
+	many.identity.add(keys[0], nil)
+	targets, some := addressed(e, []*subscription{sub(many), sub(one), sub(stranger), sub(one), sub(last)})
+	if !some || len(targets) != 3 || !targets[many] || !targets[one] || targets[last] {
+		t.Errorf("it is for two of them, not %v", targets)
+	}
+}
+
+// A gift wrap may be deleted by whom it is for, as its author is nobody.
+func TestGiftWrapIsDeletedByItsRecipient(t *testing.T) {
+	sender, recipient, stranger := envelopetest.NewKey(t), envelopetest.NewKey(t), envelopetest.NewKey(t)
+	_, raw := tagged(t, sender, kindGiftWrap, [][]string{{"p", stranger.Public().Hex()[:62]}, {"p", recipient.Public().Hex()}})
+	gift, err := newStored(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		by   envelope.SecretKey
+		left int
+	}{{stranger, 2}, {recipient, 1}, {sender, 1}} {
+		kept := newStore(&Limits{MaxStored: 10, MaxStoredBytes: 1 << 20})
+		kept.put(&gift.event, gift.raw, time.Unix(1, 0))
+		request, text := tagged(t, c.by, kindDeletion, [][]string{{"e", fmt.Sprintf("%x", gift.event.ID)}})
+		kept.put(request, text, time.Unix(1, 0))
+		if n, _ := kept.size(); n != c.left {
+			t.Errorf("%d events are left, want %d", n, c.left)
+		}
+	}
+}
+
 // What a relay forwards all the time takes no memory.
 func TestMatchAllocatesNothing(t *testing.T) {
 	x := newIndex(1 << 20)

@@ -2,6 +2,7 @@ package relayd
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
@@ -153,16 +154,11 @@ func (f *fanOut) spend(waited time.Duration) {
 // of them have proved to be its recipients, the others are only watching, and
 // nobody waits for them.
 func (c *conn) forward(j *job, subs []*subscription) (n int) {
-	targets := 0
-	for _, sub := range subs {
-		if sub.conn.addressed(&j.event) {
-			targets++
-		}
-	}
+	targets, some := addressed(&j.event, subs)
 	for _, sub := range subs {
 		j.message.retain()
 		m := ws.Message{Head: sub.head, Body: j.parsed.Event, Tail: tail, Owner: j.message}
-		watching := targets > 0 && !sub.conn.addressed(&j.event)
+		watching := some && !targets[sub.conn]
 		if c.pass(sub.conn, m, watching) {
 			n++
 		}
@@ -170,18 +166,27 @@ func (c *conn) forward(j *job, subs []*subscription) (n int) {
 	return n
 }
 
-// addressed reports whether the client has proved to be a recipient of the
-// event.
-func (c *conn) addressed(e *envelope.Event) bool {
-	if !c.identity.known() {
-		return false
+// addressed finds out which of several subscribers have proved to be recipients of
+// the event, and whether any has. It asks each connection once, however many of
+// its subscriptions want the event, which may have hundreds of recipients.
+func addressed(e *envelope.Event, subs []*subscription) (targets map[*conn]bool, some bool) {
+	if len(subs) < 2 {
+		return nil, false // there is nobody to prefer
 	}
-	for to := range recipients(e) {
-		if c.identity.holds(to) {
-			return true
+	var to []envelope.PublicKey
+	for _, sub := range subs {
+		if _, asked := targets[sub.conn]; asked || !sub.conn.identity.known() {
+			continue
 		}
+		if targets == nil {
+			targets, to = make(map[*conn]bool), slices.Collect(recipients(e))
+			slices.SortFunc(to, compareKeys)
+		}
+		is := sub.conn.identity.holdsOneOf(to)
+		targets[sub.conn] = is
+		some = some || is
 	}
-	return false
+	return targets, some
 }
 
 // pass queues an event for a subscriber, waiting for room no longer than fanOut

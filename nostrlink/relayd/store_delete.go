@@ -1,6 +1,7 @@
 package relayd
 
 import (
+	"bytes"
 	"encoding/hex"
 	"strconv"
 	"strings"
@@ -80,7 +81,7 @@ func (d *deletions) concern(e *envelope.Event, at address, hasAddress bool) bool
 func (s *store) obey(request *stored) {
 	by := &request.event
 	for id := range deletedIDs(by) {
-		if old := s.byID[id]; old != nil && mayDelete(by.PubKey, &old.event) {
+		if old := s.byID[id]; old != nil && mayDelete(by.PubKey, old) {
 			s.drop(old)
 		}
 	}
@@ -94,18 +95,14 @@ func (s *store) obey(request *stored) {
 // mayDelete reports whether the key's deletion requests count for the event:
 // for its author's, and for the recipients' of a gift wrap, whose author is a
 // throw-away key.
-func mayDelete(by envelope.PublicKey, e *envelope.Event) bool {
-	if e.Kind == kindDeletion {
+func mayDelete(by envelope.PublicKey, old *stored) bool {
+	switch old.event.Kind {
+	case kindDeletion:
 		return false
+	case kindGiftWrap:
+		return old.event.PubKey == by || old.tags.has('p', []byte(by.Hex()))
 	}
-	if e.Kind == kindGiftWrap {
-		for to := range recipients(e) {
-			if to == by {
-				return true
-			}
-		}
-	}
-	return e.PubKey == by
+	return old.event.PubKey == by
 }
 
 // deletedIDs iterates over the e tags that hold an id.
@@ -124,6 +121,9 @@ func hexTags[K ~[32]byte](e *envelope.Event, tag string) func(yield func(K) bool
 			var k [32]byte
 			if string(name) != tag || len(value) != hex.EncodedLen(len(k)) {
 				continue
+			}
+			if bytes.ContainsAny(value, "ABCDEF") {
+				continue // NIP-01: lower case
 			}
 			if _, err := hex.Decode(k[:], value); err == nil && !yield(k) {
 				return

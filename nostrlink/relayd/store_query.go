@@ -3,6 +3,7 @@ package relayd
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -17,7 +18,7 @@ func (s *shelf) add(n *stored) {
 
 func (s *shelf) remove(old *stored) {
 	if i, found := slices.BinarySearchFunc(*s, old, newestFirst); found {
-		*s = slices.Delete(*s, i, i+1)
+		*s = without(*s, i)
 	}
 }
 
@@ -52,11 +53,9 @@ func newestFirst(a, b *stored) int {
 // first, of each filter at most its limit.
 func (s *store) query(filters []*filter, now time.Time) []*stored {
 	var found []*stored
-	s.mu.RLock()
 	for _, f := range filters {
 		found = append(found, s.matching(f, f.limit, now)...)
 	}
-	s.mu.RUnlock()
 	if len(filters) == 1 {
 		return found
 	}
@@ -66,14 +65,12 @@ func (s *store) query(filters []*filter, now time.Time) []*stored {
 
 // count returns how many events match any of the filters. (NIP-45)
 func (s *store) count(filters []*filter, now time.Time) int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	if len(filters) == 1 {
-		return len(s.matching(filters[0], s.arrivals.Len(), now))
+		return len(s.matching(filters[0], math.MaxInt, now))
 	}
 	seen := make(map[*stored]bool)
 	for _, f := range filters {
-		for _, e := range s.matching(f, s.arrivals.Len(), now) {
+		for _, e := range s.matching(f, math.MaxInt, now) {
 			seen[e] = true
 		}
 	}
@@ -81,10 +78,14 @@ func (s *store) count(filters []*filter, now time.Time) int {
 }
 
 // matching returns the newest limit events that match the filter, newest first.
+// The store is locked for one filter at a time: who publishes need not wait for
+// all of somebody's filters.
 func (s *store) matching(f *filter, limit int, now time.Time) (found []*stored) {
 	if f.filed == nowhere || limit == 0 {
 		return nil
 	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	fits := func(e *stored) bool {
 		return f.matchesAll(&subject{event: &e.event, tags: e.tags}) && !e.expired(now) && !s.tooOld(e, now)
 	}

@@ -40,6 +40,12 @@ func compareTags(a, b tag) int {
 	return cmp.Or(cmp.Compare(a.letter, b.letter), bytes.Compare(a.value, b.value))
 }
 
+// has reports whether a tag is in the set.
+func (s tagSet) has(letter byte, value []byte) bool {
+	_, found := slices.BinarySearchFunc(s, tag{letter, value}, compareTags)
+	return found
+}
+
 // subject is an event that filters are held against.
 type subject struct {
 	event *envelope.Event
