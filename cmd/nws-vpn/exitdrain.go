@@ -58,17 +58,20 @@ func (r *exitRun) drain(timeout time.Duration, next *successor) error {
 	return nil
 }
 
-// beginDrain notes that the exit drains, unless the successor has to be refused. It
-// reports whether it did not drain before.
+// beginDrain notes that the exit drains, unless the successor has to be refused, or
+// another one takes over, which is to be asked then. It reports whether the exit did not
+// drain before.
 func (r *exitRun) beginDrain(now time.Time, timeout time.Duration, next *successor) (first bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case r.heir != nil:
+		if next == nil || r.heir.pid != next.pid {
+			return false, fmt.Errorf("process %d takes over in this moment: try again", r.heir.pid)
+		}
 	case next == nil:
 	case r.noSuccessor, !next.until.IsZero() && now.After(next.until):
 		return false, errors.New("the new process took too long: the old one stays")
-	case r.heir != nil && r.heir.pid != next.pid:
-		return false, fmt.Errorf("process %d takes over in this moment: try again", r.heir.pid)
 	default:
 		r.heir = next
 	}
