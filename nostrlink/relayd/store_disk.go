@@ -28,6 +28,7 @@ type disk struct {
 
 	mu        sync.Mutex
 	pending   []change // oldest first; the newest has the ticket written
+	bytes     int      // of pending
 	written   uint64   // tickets given
 	committed uint64   // up to this ticket
 	failed    uint64   // up to this ticket the last attempt was, which failed with err
@@ -46,8 +47,10 @@ const (
 	metaBucket   = "meta"
 	formatKey    = "format"
 	format       = "1"
-	// maxPending bounds the changes that wait for a disk that does not take them.
-	maxPending = 8192
+	// maxPending and maxPendingBytes bound the changes that wait for a disk that
+	// does not take them, or takes them more slowly than they come.
+	maxPending      = 8192
+	maxPendingBytes = 64 << 20
 	// retryAfter is the pause after a commit that failed.
 	retryAfter = time.Second
 	// openTimeout is how long another process may hold the file.
@@ -120,11 +123,11 @@ func (d *disk) load(each func(place uint64, raw []byte)) error {
 	})
 }
 
-// full reports whether the disk has not taken what was written long ago.
+// full reports whether the disk has not taken much of what was written.
 func (d *disk) full() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.pending) >= maxPending
+	return len(d.pending) >= maxPending || d.bytes >= maxPendingBytes
 }
 
 // write queues changes, which reach the disk together or not at all, and
@@ -132,6 +135,7 @@ func (d *disk) full() bool {
 func (d *disk) write(changes []change) uint64 {
 	d.mu.Lock()
 	d.pending = append(d.pending, changes...)
+	d.bytes += rawBytes(changes)
 	d.written++
 	ticket := d.written
 	d.mu.Unlock()
@@ -140,6 +144,13 @@ func (d *disk) write(changes []change) uint64 {
 	default:
 	}
 	return ticket
+}
+
+func rawBytes(changes []change) (n int) {
+	for _, c := range changes {
+		n += len(c.raw)
+	}
+	return n
 }
 
 // wait returns nil once the changes with that ticket are safe on disk, or why the
@@ -231,6 +242,7 @@ func (d *disk) commit() error {
 		d.log.Error("cannot write the events that are kept", "err", err, "waiting", len(d.pending))
 	} else {
 		d.committed = last
+		d.bytes -= rawBytes(group)
 		d.pending = append([]change(nil), d.pending[len(group):]...)
 	}
 	close(d.attempt)

@@ -53,3 +53,26 @@ func TestDiskThatFails(t *testing.T) {
 		t.Error("a closed store promises")
 	}
 }
+
+// What waits for the disk is bounded in bytes too, until it is there.
+func TestDiskIsFull(t *testing.T) {
+	large := []change{{1, make([]byte, maxPendingBytes/2)}, {2, make([]byte, maxPendingBytes/2)}}
+	stuck := &disk{wake: make(chan struct{}, 1)}
+	for n, c := range large {
+		if stuck.full() {
+			t.Errorf("full with %d changes", n)
+		}
+		stuck.write([]change{c})
+	}
+	if !stuck.full() {
+		t.Errorf("not full with %d bytes", stuck.bytes)
+	}
+	d, err := openDisk(filepath.Join(t.TempDir(), "relay.db"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if err := d.wait(d.write([]change{{1, make([]byte, 1000)}, {place: 2}})); err != nil || d.full() || d.bytes != 0 {
+		t.Errorf("%d bytes wait after they were written: %v", d.bytes, err)
+	}
+}
