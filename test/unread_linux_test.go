@@ -48,3 +48,14 @@ func TestRollbackUnread(t *testing.T) {
 	}
 	tun.becomes(before)
 }
+
+// An up that fails before it changes anything leaves no guard behind.
+func TestRollbackOfNothing(t *testing.T) {
+	tun := newTunnel(t)
+	dir := "/run/" + strings.Repeat("x", 120) // too long for a socket's name
+	res, err := tun.Run(tun.ctx, tun.Client, append(tun.upArgs("--rollback-after", "10m"), "--state-dir", dir)...)
+	if err != nil || res.Code == 0 {
+		t.Fatalf("up ended with code %d, %v: %s", res.Code, err, res.Output)
+	}
+	tun.await("the guard has ended", func() bool { return tun.runAny("pgrep", "", "-f", "rollback-guard.*"+dir).Code == 1 })
+}

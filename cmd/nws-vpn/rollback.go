@@ -52,7 +52,7 @@ func guardRollback(dirs stateDirs, after time.Duration, closed bool) (*rollback,
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"rollback-guard", "--after", after.String()}
+	args := []string{"rollback-guard", "--after", after.String(), "--parent", strconv.Itoa(os.Getpid())}
 	if dirs.dir != "" {
 		args = append(args, "--state-dir", dirs.dir)
 	}
@@ -155,25 +155,26 @@ func rollbackGuardCommand() *cobra.Command {
 		dirs   stateDirs
 		after  time.Duration
 		closed bool
+		parent int
 	)
 	cmd := &cobra.Command{
 		Use:    "rollback-guard",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runRollbackGuard(cmd.InOrStdin(), dirs, after, closed)
+			return runRollbackGuard(cmd.InOrStdin(), dirs, after, closed, parent)
 		},
 	}
 	dirs.add(cmd)
 	cmd.Flags().DurationVar(&after, "after", 0, "when to put the machine back")
 	cmd.Flags().BoolVar(&closed, "stay-closed", false, "the machine was closed before")
+	cmd.Flags().IntVar(&parent, "parent", 0, "the tunnel's process")
 	return cmd
 }
 
 // runRollbackGuard waits for the word of its parent, and ends the tunnel if it
 // does not come.
-func runRollbackGuard(in io.Reader, dirs stateDirs, after time.Duration, closed bool) error {
-	parent := os.Getppid()
+func runRollbackGuard(in io.Reader, dirs stateDirs, after time.Duration, closed bool, parent int) error {
 	said := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(io.LimitReader(in, 64)).ReadString('\n')
@@ -188,15 +189,7 @@ func runRollbackGuard(in io.Reader, dirs stateDirs, after time.Duration, closed 
 		<-deadline // it was killed; somebody may still start it anew
 	case <-deadline:
 	}
-	for _, signal := range []os.Signal{syscall.SIGTERM, os.Kill} {
-		if os.Getppid() != parent {
-			break // it has ended, and its number may be another's
-		}
-		if p, err := os.FindProcess(parent); err == nil {
-			_ = p.Signal(signal)
-		}
-		awaitOrphaned(parent, downTimeout)
-	}
+	endParent(parent)
 	ctx, cancel := context.WithTimeout(context.Background(), downTimeout)
 	defer cancel()
 	undo := unlock
@@ -209,6 +202,23 @@ func runRollbackGuard(in io.Reader, dirs stateDirs, after time.Duration, closed 
 	// Not before: where nobody reads this any more it may take for ever.
 	_, err := fmt.Fprintf(os.Stderr, "nws-vpn: nobody ran `nws-vpn confirm` within %v: the machine was put back\n", after)
 	return err
+}
+
+// endParent ends the process that has started this one. If it has ended already, who
+// takes its children in is not it, and its number may be another's.
+func endParent(parent int) {
+	p, err := os.FindProcess(parent)
+	if err != nil {
+		return
+	}
+	defer p.Release()
+	for _, signal := range []os.Signal{syscall.SIGTERM, os.Kill} {
+		if os.Getppid() != parent {
+			return
+		}
+		_ = p.Signal(signal)
+		awaitOrphaned(parent, downTimeout)
+	}
 }
 
 // awaitOrphaned waits until the parent is gone.

@@ -59,3 +59,42 @@ func TestRollbackOutlivesAReload(t *testing.T) {
 		t.Error("a guard that nobody knows is taken for one")
 	}
 }
+
+// A tunnel that was never up leaves no guard, which would undo what another one
+// does. One that does not begin anew leaves the machine to its guard.
+func TestAbandonedTunnelLetsItsGuardGo(t *testing.T) {
+	for _, test := range []struct{ restarted, want string }{{"", wordConfirmed + "\n"}, {"1", ""}} {
+		t.Setenv(restartedEnv, test.restarted)
+		heard, pipe, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer heard.Close()
+		s := testSupervisor(t, new(stubbornMachine))
+		s.rollback = &rollback{pipe: pipe}
+		if err := s.abandon(); err != nil {
+			t.Error(err)
+		}
+		pipe.Close() // as at the end of the process
+		if word, err := io.ReadAll(heard); err != nil || string(word) != test.want {
+			t.Errorf("restarted: %q; the guard hears %q, %v", test.restarted, word, err)
+		}
+	}
+}
+
+// The guard of a tunnel that has ended already ends nobody in its place.
+func TestGuardEndsItsParentOnly(t *testing.T) {
+	stranger := exec.Command("cat")
+	in, err := stranger.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	endParent(stranger.Process.Pid)
+	in.Close()
+	if err := stranger.Wait(); err != nil {
+		t.Errorf("a process that has not started the guard: %v", err)
+	}
+}

@@ -139,6 +139,9 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 // abandon lets the machine go, which is as it was found: run did not.
 func (s *supervisor) abandon() error {
 	s.closeRelay()
+	if s.rollback != nil && !isRestarted() { // else what it is for is in force
+		_ = s.rollback.dismiss()
+	}
 	if s.found {
 		return nil // as after a kill: the lock ends with the process, the rest stays
 	}
