@@ -123,4 +123,5 @@ type Question struct {
 type Way struct {
 	Device  string
 	Refused string // the error that a program would see
+	Here    bool   // this machine's own programs get it, alone or with others
 }

@@ -189,8 +189,12 @@ func Ask(q Question) (Way, error) {
 	if err != nil {
 		return Way{}, fmt.Errorf("platform: ask for the way to %s: %w", q.To, err)
 	}
-	if routes[0].Type != unix.RTN_UNICAST && routes[0].Type != unix.RTN_LOCAL && routes[0].Type != unix.RTN_MULTICAST {
-		return Way{Refused: routeKind(routes[0].Type)}, nil
+	switch kind := routes[0].Type; kind {
+	case unix.RTN_UNICAST:
+		return Way{Device: link.Name}, nil
+	case unix.RTN_LOCAL, unix.RTN_MULTICAST:
+		return Way{Device: link.Name, Here: true}, nil
+	default:
+		return Way{Refused: routeKind(kind), Here: kind == unix.RTN_BROADCAST || kind == unix.RTN_ANYCAST}, nil
 	}
-	return Way{Device: link.Name}, nil
 }

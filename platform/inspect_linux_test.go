@@ -62,6 +62,18 @@ func TestInspect(t *testing.T) {
 			t.Errorf("%s with the mark: %+v, %v", to, way, err)
 		}
 	}
+	for text, here := range map[string]bool{
+		"192.0.2.2": true, "2001:db8::2": true, "192.0.2.255": true, "127.1.2.3": true, "::1": true, "224.0.0.251": true, "203.0.113.9": false,
+	} {
+		if way, err := Ask(Question{To: netip.MustParseAddr(text), Mark: DefaultMark}); err != nil || way.Here != here {
+			t.Errorf("%s: %+v, %v; want here %v", text, way, err, here)
+		}
+	}
+	for _, own := range cfg.Addresses {
+		if way, err := Ask(Question{To: own.Addr(), Mark: DefaultMark}); err != nil || !way.Here {
+			t.Errorf("%s, which is the tunnel's: %+v, %v", own, way, err)
+		}
+	}
 	tun.Close() // as a process that dies leaves it
 	for _, to := range []netip.Addr{any4, any6} {
 		if way, err := Ask(Question{To: to}); err != nil || way.Device != "" || way.Refused == "" {

@@ -41,6 +41,14 @@ func TestBypass(t *testing.T) {
 	if askedFor(tun.Beyond, directName) {
 		t.Error("its name was asked for in the tunnel")
 	}
+	// This machine's own services are not outside.
+	if err := tun.ServeHTTP(tun.Client, "[::]:8099", world.Handler("this machine")); err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []string{world.ClientIP, "[" + world.ClientIP6 + "]", "127.0.0.1", "198.18.0.1"} {
+		tun.sees("", "http://"+own+":8099/", "hello from this machine")
+		tun.ends(tun.bypass(curl, "-sS", "http://"+own+":8099/"), 7)
+	}
 	tun.ends(tun.bypass("sh", "-c", "exit 7"), 7)
 	tun.ends(tun.bypass("no-such-program"), 127)
 	tun.ends(tun.bypass(curl, "-sS", "http://"+publicA+":81/"), 7) // refused

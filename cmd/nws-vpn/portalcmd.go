@@ -16,6 +16,7 @@ import (
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/config"
 	"github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/control"
 	lifecycle "github.com/nws-vpn/nws-vpn/cmd/nws-vpn/internal/tunnel"
+	"github.com/nws-vpn/nws-vpn/platform"
 )
 
 // maxPortal bounds how long a command may be let out.
@@ -116,10 +117,16 @@ func withoutTunnel(dirs stateDirs) error {
 type outside struct {
 	net.Dialer
 	servers func() []netip.Addr
+	way     func(to netip.Addr) (platform.Way, error) // of what it sends
 }
 
 func newOutside(up *config.Up, servers func() []netip.Addr) *outside {
-	return &outside{Dialer: *bypassDialer(up.Mark, servers), servers: servers}
+	return &outside{
+		Dialer: *bypassDialer(up.Mark, servers), servers: servers,
+		way: func(to netip.Addr) (platform.Way, error) {
+			return platform.Ask(platform.Question{To: to, Mark: up.Mark})
+		},
+	}
 }
 
 // followServers goes on asking the running tunnel, as the network may change. When
@@ -191,15 +198,18 @@ func (o *outside) DialContext(ctx context.Context, network, address string) (net
 	return o.Dialer.DialContext(ctx, network, to.String())
 }
 
+// place is where an address leads outside: never to this machine itself, but for
+// its own name servers, and for their names only.
 func (o *outside) place(address string) (netip.AddrPort, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return to, err
 	}
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	for i, own := range dnsAddrs {
 		if to.Addr() == own {
 			servers := o.servers()
-			if len(servers) == 0 {
+			if len(servers) == 0 || to.Port() != 53 {
 				return to, syscall.ECONNREFUSED
 			}
 			return netip.AddrPortFrom(servers[min(i, len(servers)-1)], to.Port()), nil
@@ -209,6 +219,12 @@ func (o *outside) place(address string) (netip.AddrPort, error) {
 		if fake.Contains(to.Addr()) {
 			return to, syscall.EHOSTUNREACH // it means something in the tunnel only
 		}
+	}
+	if a := to.Addr(); a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
+		return to, syscall.EHOSTUNREACH
+	}
+	if way, err := o.way(to.Addr().WithZone("")); err != nil || way.Here {
+		return to, errors.Join(syscall.EHOSTUNREACH, err)
 	}
 	return to, nil
 }

@@ -117,7 +117,7 @@ func TestRemembered(t *testing.T) {
 }
 
 // Names that are asked of the tunnel's own servers go to the network's, each to
-// one of its own.
+// one of its own. Nothing else leads to this machine itself.
 func TestOutsidePlaces(t *testing.T) {
 	servers := []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}
 	for _, c := range []struct {
@@ -129,10 +129,33 @@ func TestOutsidePlaces(t *testing.T) {
 		{"[fd6e:7773:7670::2]:53", 2, "[2001:db8::53]:53"},
 		{"[fd6e:7773:7670::2]:53", 1, "192.0.2.53:53"},
 		{"198.18.0.2:53", 0, ""},
+		{"198.18.0.2:80", 2, ""},
 		{"198.18.7.7:80", 2, ""},
 		{"45.80.0.80:80", 2, "45.80.0.80:80"},
+		{"[::ffff:45.80.0.80]:80", 2, "45.80.0.80:80"},
+		{"127.0.0.1:80", 2, ""},
+		{"[::1]:80", 2, ""},
+		{"0.0.0.0:80", 2, ""},
+		{"[::]:80", 2, ""},
+		{"224.0.0.251:5353", 2, ""},
+		{"[ff02::fb]:5353", 2, ""},
+		{"10.77.1.2:80", 2, ""},
+		{"[::ffff:10.77.1.2]:80", 2, ""},
+		{"10.77.1.255:80", 2, ""},
+		{"10.77.1.3:80", 2, ""},
 	} {
-		o := &outside{servers: func() []netip.Addr { return servers[:c.known] }}
+		o := &outside{
+			servers: func() []netip.Addr { return servers[:c.known] },
+			way: func(to netip.Addr) (platform.Way, error) {
+				switch to.String() {
+				case "10.77.1.2", "10.77.1.255":
+					return platform.Way{Device: "lo", Here: true}, nil
+				case "10.77.1.3":
+					return platform.Way{}, errors.New("nobody knows")
+				}
+				return platform.Way{Device: "eth0"}, nil
+			},
+		}
 		to, err := o.place(c.address)
 		if (err == nil) != (c.want != "") || err == nil && to.String() != c.want {
 			t.Errorf("%s with %d servers: %v, %v; want %q", c.address, c.known, to, err, c.want)
