@@ -162,10 +162,10 @@ func TestLeakRestart(t *testing.T) {
 		tun.restored(before)
 	})
 	tun.check(25, "--rollback-after without confirm, and with it", func(t *testing.T, tun *tunnel) {
-		up := tun.startUp("--rollback-after", "1s")
+		up := tun.startRolledBack(before)
 		tun.ended(up, true)
-		tun.restored(before)
-		up = tun.startUp("--rollback-after", "30s")
+		tun.becomes(before)
+		up = tun.startUp("--rollback-after", "10m")
 		tun.nwsEnds(true, "confirm")
 		tun.works(t, "confirmed")
 		tun.undone(up, before)

@@ -1,9 +1,12 @@
 package test
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
@@ -204,17 +207,34 @@ func TestLifeWithRollback(t *testing.T) {
 	}
 	tun.takeDown(up)
 
-	up = tun.startUp("--rollback-after", "1s")
+	up = tun.startRolledBack(before)
 	tun.ended(up, true)
 	tun.becomes(before)
 
 	// It hangs, and then it is killed.
-	up = tun.startUp("--rollback-after", "1s")
-	if err := up.Signal(syscall.SIGSTOP); err != nil {
+	up = tun.startRolledBack(before)
+	if err := up.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) { // its time may be up
 		t.Fatal(err)
 	}
 	tun.kill(up)
 	tun.becomes(before)
+}
+
+// startRolledBack starts up to be rolled back soon, but not before it is connected:
+// it takes as long a time as this machine needs now.
+func (tun *tunnel) startRolledBack(before string) *netlab.Process {
+	tun.t.Helper()
+	for after := time.Second; ; after *= 2 {
+		up := tun.begin("--rollback-after", after.String())
+		if _, err := up.WaitLine(tun.ctx, func(l string) bool { return strings.HasPrefix(l, "connected") }); err == nil {
+			return up
+		}
+		tun.ended(up, true)
+		tun.becomes(before)
+		if tun.ctx.Err() != nil {
+			tun.t.Fatal("up is not connected in time")
+		}
+	}
 }
 
 // becomes waits until the client is as it was.
