@@ -13,9 +13,10 @@
 //
 //	Disconnected   everything; in lockdown, what Blocked lets out
 //	Connecting     the relays' connections (marked sockets) and what Config allows
-//	               by name (the local network, what was excluded)
+//	               by name (the local network, what was excluded); with a device,
+//	               when an exit was lost, the same as Connected
 //	Connected      the same; everything else goes into the device
-//	Blocked        the same as Connecting; see Options.ByName
+//	Blocked        the same as Connecting without a device; see Options.ByName
 //
 // An error leads to Blocked, never to an open machine. The exception is a first
 // attempt, with which nobody's traffic has been entrusted to the tunnel yet: it
