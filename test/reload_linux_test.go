@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nws-vpn/nws-vpn/internal/netlab"
 	"github.com/nws-vpn/nws-vpn/internal/netlab/world"
 )
 
@@ -38,6 +39,19 @@ func TestReloadRepeated(t *testing.T) {
 	}
 	tun.recovers()
 	tun.undone(up, before)
+}
+
+// Who came between the old process and the new one has ended both.
+func TestReloadEndedBetween(t *testing.T) {
+	tun := newTunnel(t)
+	before := tun.snapshot()
+	up, err := tun.Client.Start(netlab.CommandOptions{Env: []string{"NWS_VPN_RESTARTED=1"}}, tun.Binary(), tun.upArgs("--rollback-after", "10m", "--state-dir", world.StateDir)...)
+	tun.started("up", up, err)
+	tun.ended(up, true)
+	tun.restored(before)
+	if res := tun.runAny("ls", "", world.StateDir+"/closed.json"); res.Code == 0 {
+		t.Error("up has left word that the machine is closed")
+	}
 }
 
 // What is to end it is heeded while it begins anew.

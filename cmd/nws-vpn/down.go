@@ -50,6 +50,9 @@ func runDown(ctx context.Context, out io.Writer, dirs stateDirs, open bool) erro
 	// everything; what a killed one has left is undone here.
 	locked, leftover := false, false
 	err = whenUnlocked(ctx, func() error {
+		if !running { // one that begins, or begins anew, cannot be asked for a moment
+			running = control.Down(ctx, dirs.run(), open) == nil
+		}
 		left, closed := dirs.recall()
 		leftover = leftover || closed
 		locked = closed && left.KillSwitch == lifecycle.Lockdown && !open

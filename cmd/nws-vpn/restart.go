@@ -17,6 +17,10 @@ const restartedEnv = "NWS_VPN_RESTARTED"
 
 func isRestarted() bool { return os.Getenv(restartedEnv) != "" }
 
+// errEndedMeanwhile says that a process which has taken the place of another one
+// finds the machine open: `nws-vpn down`, or the like, came between the two.
+var errEndedMeanwhile = errors.New("the tunnel was ended as it began anew: the machine is as it was")
+
 // beginAnew has a new process take the place of this one, whose tunnel is down,
 // unless its end was asked for meanwhile. It returns at the end, or when there is no
 // new process; the machine is closed then.

@@ -61,9 +61,13 @@ func TestRollbackOutlivesAReload(t *testing.T) {
 }
 
 // A tunnel that was never up leaves no guard, which would undo what another one
-// does. One that does not begin anew leaves the machine to its guard.
+// does. One that does not begin anew leaves a machine that is closed to its guard.
 func TestAbandonedTunnelLetsItsGuardGo(t *testing.T) {
-	for _, test := range []struct{ restarted, want string }{{"", wordConfirmed + "\n"}, {"1", ""}} {
+	for _, test := range []struct {
+		restarted string
+		closed    bool
+		want      string
+	}{{"", false, wordConfirmed + "\n"}, {"", true, wordConfirmed + "\n"}, {"1", true, ""}, {"1", false, wordConfirmed + "\n"}} {
 		t.Setenv(restartedEnv, test.restarted)
 		heard, pipe, err := os.Pipe()
 		if err != nil {
@@ -71,13 +75,13 @@ func TestAbandonedTunnelLetsItsGuardGo(t *testing.T) {
 		}
 		defer heard.Close()
 		s := testSupervisor(t, new(stubbornMachine))
-		s.rollback = &rollback{pipe: pipe}
+		s.rollback, s.found = &rollback{pipe: pipe}, test.closed
 		if err := s.abandon(); err != nil {
 			t.Error(err)
 		}
 		pipe.Close() // as at the end of the process
 		if word, err := io.ReadAll(heard); err != nil || string(word) != test.want {
-			t.Errorf("restarted: %q; the guard hears %q, %v", test.restarted, word, err)
+			t.Errorf("restarted: %q, closed: %v; the guard hears %q, %v", test.restarted, test.closed, word, err)
 		}
 	}
 }

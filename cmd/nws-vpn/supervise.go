@@ -104,11 +104,7 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 	if s.relayKey, err = relayKey(&cfg.Up); err != nil {
 		return nil, err
 	}
-	options := platform.Options{Log: log}
-	if o.trace {
-		options.Trace = func(change string) { fmt.Fprintln(os.Stderr, "+", change) }
-	}
-	if s.platform, err = platform.New(dirs.lasting(), options); err != nil {
+	if s.platform, err = openPlatform(dirs, o.trace, log); err != nil {
 		return nil, err
 	}
 	killSwitch := lifecycle.KillSwitch(cfg.Up.KillSwitch)
@@ -133,13 +129,40 @@ func newSupervisor(cfg *config.Config, dirs stateDirs, o upOptions, out io.Write
 			return nil, errors.Join(err, s.abandon())
 		}
 	}
+	if isRestarted() && !s.found {
+		if err := s.abandon(); err != nil {
+			return nil, err
+		}
+		return nil, errEndedMeanwhile
+	}
 	return s, nil
+}
+
+// openPlatform takes the machine for this process. One that begins anew waits for a
+// command that has taken it for a moment.
+func openPlatform(dirs stateDirs, trace bool, log *slog.Logger) (p platform.Configurator, err error) {
+	options := platform.Options{Log: log}
+	if trace {
+		options.Trace = func(change string) { fmt.Fprintln(os.Stderr, "+", change) }
+	}
+	take := func() error {
+		p, err = platform.New(dirs.lasting(), options)
+		return err
+	}
+	if !isRestarted() {
+		err = take()
+		return p, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), downTimeout)
+	defer cancel()
+	err = whenUnlocked(ctx, take)
+	return p, err
 }
 
 // abandon lets the machine go, which is as it was found: run did not.
 func (s *supervisor) abandon() error {
 	s.closeRelay()
-	if s.rollback != nil && !isRestarted() { // else what it is for is in force
+	if s.rollback != nil && !(isRestarted() && s.found) { // else what it is for is in force
 		_ = s.rollback.dismiss()
 	}
 	if s.found {

@@ -230,6 +230,11 @@ func runUp(ctx context.Context, out io.Writer, cfg *config.Config, dirs stateDir
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := newSupervisor(cfg, dirs, o, out, log)
+	if errors.Is(err, errEndedMeanwhile) {
+		log.Info("going down")
+		o.ready.tell(wordEnded + " the machine is as it was")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
