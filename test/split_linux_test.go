@@ -380,6 +380,10 @@ func TestSplitCgroup(t *testing.T) {
 			t.Errorf("in the cgroup%s: %q", below, got)
 		}
 	}
+	res := tun.runAny("sh", "", "-c", "echo $$ >/run/cgroup/"+name+"/below/cgroup.procs && exec "+tun.Binary()+" leaktest --state-dir "+world.StateDir)
+	if res.Code != 2 || !strings.Contains(res.Output, "/"+name+", which is outside the tunnel") {
+		t.Errorf("leaktest in the cgroup ended with code %d: %s", res.Code, res.Output)
+	}
 	tun.sees("", "http://"+publicA+"/", asExit)
 	tun.closed("beside an excluded cgroup", func() {})
 	// When it goes, what it was is nobody's, and all else is watched over as before.

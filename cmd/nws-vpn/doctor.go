@@ -123,6 +123,7 @@ type runningTunnel struct {
 	PID       int       `json:"pid"`
 
 	Refused map[string]uint64 `json:"refused"`
+	Split   splitStatus       `json:"split"`
 	Relays  []struct {
 		URL string `json:"url"`
 	} `json:"relays"`

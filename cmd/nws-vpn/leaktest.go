@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +60,12 @@ func runLeaktest(ctx context.Context, out, notes io.Writer, file string, dirs st
 	if cfg.Up.DNS {
 		s.DNS = dnsAddrs[:]
 	}
-	s.State, s.Problem, err = tunnelState(ctx, dirs.run())
+	now, err := tunnelState(ctx, dirs.run())
+	s.State, s.Problem = now.State, now.Blocked
+	if own, _ := os.ReadFile("/proc/self/cgroup"); inCgroup(string(own), now.Split.ExcludeCgroup) {
+		fmt.Fprintf(notes, "nws-vpn: this runs in the cgroup %s, which is outside the tunnel, so nothing can be told: run it from elsewhere\n", now.Split.ExcludeCgroup)
+		return exitStatus(2)
+	}
 	in := platform.Inspect(dirs.lasting())
 	if len(in.Resolver.Tunnel) > 0 {
 		s.DNS = in.Resolver.Tunnel
@@ -99,18 +106,32 @@ func probesTogether(refused map[string]uint64) map[string]uint64 {
 	return together
 }
 
-// tunnelState asks the running tunnel how it is. The problem is what blocks it, or
-// why it does not answer.
-func tunnelState(ctx context.Context, dir string) (state, problem string, err error) {
+// tunnelState asks the running tunnel how it is. When it does not answer, what
+// blocks it is why.
+func tunnelState(ctx context.Context, dir string) (now runningTunnel, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	raw, err := control.Status(ctx, dir)
 	if err != nil {
-		return "", err.Error(), err
+		return runningTunnel{Blocked: err.Error()}, err
 	}
-	var now runningTunnel
 	if err := json.Unmarshal(raw, &now); err != nil {
-		return "", "its status is not understood: " + err.Error(), err
+		return runningTunnel{Blocked: "its status is not understood: " + err.Error()}, err
 	}
-	return now.State, now.Blocked, nil
+	return now, nil
+}
+
+// inCgroup reports whether a process is in a cgroup or below it, "" being none.
+// own is what /proc/PID/cgroup says (cgroups(7)).
+func inCgroup(own, cgroup string) bool {
+	if cgroup == "" {
+		return false
+	}
+	below := strings.TrimSuffix(path.Clean(cgroup), "/") + "/"
+	for line := range strings.Lines(own) {
+		if in, ok := strings.CutPrefix(line, "0::"); ok && strings.HasPrefix(strings.TrimSpace(in)+"/", below) {
+			return true
+		}
+	}
+	return false
 }

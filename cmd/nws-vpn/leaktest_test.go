@@ -20,3 +20,25 @@ func TestProbesOfTheLeakTestAreNamed(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+func TestInCgroup(t *testing.T) {
+	for _, c := range []struct {
+		own, cgroup string
+		want        bool
+	}{
+		{"0::/direct.slice\n", "", false},
+		{"0::/direct.slice\n", "/direct.slice", true},
+		{"0::/direct.slice/x.service\n", "/direct.slice/", true},
+		{"0::/direct.slices\n", "/direct.slice", false},
+		{"0::/\n", "/direct.slice", false},
+		{"0::/\n", "/", true},
+		{"0::/a\n", "/", true},
+		{"4:memory:/direct.slice\n0::/user.slice\n", "/direct.slice", false},
+		{"4:memory:/user.slice\n0::/direct.slice\n", "/direct.slice", true},
+		{"", "/", false},
+	} {
+		if got := inCgroup(c.own, c.cgroup); got != c.want {
+			t.Errorf("%q in %q: %v", c.own, c.cgroup, got)
+		}
+	}
+}
