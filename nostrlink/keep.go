@@ -71,12 +71,12 @@ func (l *Link) keep(ctx context.Context, up *opened) (next *opened, err error) {
 		silent := up.silentFor(time.Now())
 		if silent < doubtAfter && !(muted && silent >= doubtMuted) {
 			if silent == 0 {
-				l.ails(nil)
+				l.ails(nil, up.isCut())
 				pause = minRetry
 			}
 			continue
 		}
-		l.ails(fmt.Errorf("nothing was heard from the exit for %v: it, a relay or the network is down", silent.Round(time.Second)))
+		l.ails(fmt.Errorf("nothing was heard from the exit for %v: it, a relay or the network is down", silent.Round(time.Second)), false)
 		if next = l.hunt(ctx, up); next != nil {
 			return next, errRestarted
 		}
@@ -85,17 +85,21 @@ func (l *Link) keep(ctx context.Context, up *opened) (next *opened, err error) {
 	}
 }
 
-// ails notes what is wrong with the session that is up, or that nothing is.
-func (l *Link) ails(failure error) {
+// ails notes what is wrong with the session that is up, or that nothing is. One that
+// is cut from all relays may go on when they are back.
+func (l *Link) ails(failure error, cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if failure == nil {
+	if failure == nil && !cut {
 		l.ailing = time.Time{}
-	} else if l.failure == nil {
+	} else if l.ailing.IsZero() {
 		l.ailing = time.Now()
 	}
 	l.failure = failure
 }
+
+// isCut reports whether nothing carries the session.
+func (o *opened) isCut() bool { return len(o.session.Stats().Paths) == 0 }
 
 // sleepUntil sleeps for d, or until ctx or done ends.
 func sleepUntil(ctx context.Context, done <-chan struct{}, d time.Duration) {

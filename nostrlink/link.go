@@ -93,7 +93,7 @@ type Link struct {
 	plain   *plain        // the way without a session, while it is used
 	since   time.Time     // of the state
 	failure error         // of the last attempt to connect, or what ails the session
-	ailing  time.Time     // since when something ails the session that is up, or zero
+	ailing  time.Time     // since when the session that is up is silent or cut, or zero
 	changed chan struct{} // closed and replaced with every change
 }
 
@@ -371,13 +371,16 @@ func (l *Link) patience(up *opened) time.Duration {
 		lost = l.ailing
 	}
 	left := time.Until(lost.Add(flowPatience))
-	if l.failure == nil || left <= 0 && up != nil && up.silentFor(time.Now()) == 0 {
+	if l.failure == nil && l.ailing.IsZero() || left <= 0 && up != nil && up.silentFor(time.Now()) == 0 && !up.isCut() {
 		return flowPatience
 	}
 	return left
 }
 
 func unreachable(why error) error {
+	if why == nil {
+		why = errors.New("no relay is connected")
+	}
 	return &wire.Error{Code: wire.CodeNetUnreachable, Text: why.Error()}
 }
 

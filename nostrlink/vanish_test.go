@@ -3,6 +3,7 @@ package nostrlink_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"syscall"
@@ -45,6 +46,12 @@ func (p *plug) pull() {
 	for _, c := range p.conns {
 		c.Close()
 	}
+}
+
+func (p *plug) plugIn() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pulled = false
 }
 
 // TestExitThatVanishes: an exit is gone without a word, another process answers
@@ -94,6 +101,45 @@ func TestExitThatVanishes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNobodyWaitsForANetworkThatIsGone: when there is no relay any more, either.
+// The session outlives that, and its flows go on.
+func TestNobodyWaitsForANetworkThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := relaytest.New(t, relaytest.Options{InMemory: true})
+		key := envelopetest.NewKey(t)
+		_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}, key, 1)
+		defer stop()
+		network := &plug{dial: r.DialContext}
+		hub := nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: network.DialContext}})
+		link := hub.NewLink(key.Public(), []string{inMemory}, nostrlink.LinkOptions{Mode: nostrlink.SessionOnly})
+		ctx, cancel := context.WithCancel(context.Background())
+		var serving sync.WaitGroup
+		serving.Go(func() { link.Serve(ctx) })
+		defer func() { cancel(); serving.Wait(); hub.Close() }()
+		if n := served(t, link); n != 1 {
+			t.Fatalf("exit %d serves", n)
+		}
+		network.pull()
+		early, err := link.DialEarly(ctx, "tcp", "who:80", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer early.Close()
+		time.Sleep(15 * time.Second)
+		if _, err := link.DialContext(ctx, "tcp", "who:80"); !errors.Is(err, syscall.ENETUNREACH) || err.Error() == "" {
+			t.Errorf("without a network: %v", err)
+		}
+		network.plugIn()
+		number := 0
+		if _, err := fmt.Fscanln(early, &number); err != nil || number != 1 {
+			t.Errorf("the flow from before does not go on: %v", err)
+		}
+		if n := served(t, link); n != 1 {
+			t.Errorf("exit %d serves", n)
+		}
+	})
 }
 
 // TestNobodyWaitsForAnExitThatIsGone: flows wait for a moment, in which another
