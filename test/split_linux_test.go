@@ -77,9 +77,9 @@ func splitWorld(t *testing.T) *tunnel {
 
 // seen fetches a page by curl, in the client and as a user, and returns what it
 // says, or curl's trouble.
-func (tun *tunnel) seen(user, url string) string {
+func (tun *tunnel) seen(user, url, seconds string) string {
 	tun.t.Helper()
-	words := []string{needProgram(tun.t, "curl"), "-sS", "--max-time", "20", url}
+	words := []string{needProgram(tun.t, "curl"), "-sS", "--max-time", seconds, url}
 	if user != "" {
 		words = append([]string{needProgram(tun.t, "setpriv"), "--reuid", user, "--clear-groups"}, words...)
 	}
@@ -93,7 +93,11 @@ func (tun *tunnel) seen(user, url string) string {
 // sees checks who a server takes the client for.
 func (tun *tunnel) sees(user, url, want string) {
 	tun.t.Helper()
-	if got := tun.seen(user, url); got != want && !(want == "" && strings.HasPrefix(got, "curl ended")) {
+	seconds := "20"
+	if want == "" {
+		seconds = "5" // may pass without an answer
+	}
+	if got := tun.seen(user, url, seconds); got != want && !(want == "" && strings.HasPrefix(got, "curl ended")) {
 		tun.t.Errorf("user %q at %s: %q, want %q", user, url, got, want)
 	}
 }
@@ -250,55 +254,6 @@ func TestSplitInclude(t *testing.T) {
 	}
 	if askedFor(tun.Uplink, otherName) || askedFor(tun.Beyond, directName) {
 		t.Error("an included name was asked for outside, or another one in the tunnel")
-	}
-}
-
-// What leaves outside the tunnel while there is no way to the exit: not what is
-// told by its name, as long as there is no tunnel to tell it; and when a way was
-// lost, what leaves while there is one.
-//
-// leak check 30: with split tunnelling, before there is an exit and when it is lost
-func TestSplitWithoutTheExit(t *testing.T) {
-	tun := splitWorld(t)
-	relay := tun.startRelay()
-	type wants map[string]string // by host; "" is nobody
-	for _, c := range []struct {
-		what          string
-		args          []string
-		before, after wants
-	}{
-		{"excluded", []string{"--exclude", "45.80.1.0/24", "--exclude-domain", "direct.example"},
-			wants{publicA: "", publicB: asClient, directName: ""},
-			wants{publicA: "", publicB: asClient, directName: asClient}},
-		{"networks included", []string{"--include", "45.80.0.0/24"},
-			wants{publicA: "", publicB: asClient},
-			wants{publicA: "", publicB: asClient}},
-		{"names included", []string{"--include-domain", "other.example"},
-			wants{publicB: "", directName: "", otherName: ""},
-			wants{publicB: asClient, directName: asClient, otherName: ""}},
-	} {
-		t.Run(c.what, func(t *testing.T) {
-			tun := tun.with(t)
-			up := tun.begin(append(c.args, "--retry")...)
-			tun.awaitLine(up, "no session with the exit")
-			check := func(when string, want wants) {
-				for host, who := range want {
-					tun.sees("", "http://"+host+"/", who)
-				}
-				if state := tun.status()["state"]; state != "connecting" {
-					t.Errorf("%s, the state is %s", when, state)
-				}
-			}
-			check("before the exit was reached", c.before)
-			exit := tun.startExit()
-			tun.awaitState("connected")
-			tun.kill(relay)
-			tun.kill(exit)
-			tun.awaitState("connecting")
-			check("when the exit was lost", c.after)
-			tun.takeDown(up)
-			relay = tun.startRelay()
-		})
 	}
 }
 
