@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nws-vpn/nws-vpn/nostrlink"
+	"github.com/nws-vpn/nws-vpn/nostrlink/envelope"
 	"github.com/nws-vpn/nws-vpn/nostrlink/envelope/envelopetest"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relay"
 	"github.com/nws-vpn/nws-vpn/nostrlink/relaytest"
@@ -54,6 +55,22 @@ func (p *plug) plugIn() {
 	p.pulled = false
 }
 
+// startLink serves a link to the first replica of an exit, in memory, until end.
+func startLink(t *testing.T, opts nostrlink.HubOptions, exit envelope.PublicKey) (link *nostrlink.Link, end func()) {
+	t.Helper()
+	hub := nostrlink.NewHub(opts)
+	link = hub.NewLink(exit, []string{inMemory}, nostrlink.LinkOptions{Mode: nostrlink.SessionOnly})
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { link.Serve(ctx) })
+	end = func() { cancel(); serving.Wait(); hub.Close() }
+	if n := served(t, link); n != 1 {
+		end()
+		t.Fatalf("exit %d serves", n)
+	}
+	return link, end
+}
+
 // TestExitThatVanishes: an exit is gone without a word, another process answers
 // to its key. A relay that goes on sending what it has does not hold the entry
 // to the one that is gone.
@@ -71,16 +88,9 @@ func TestExitThatVanishes(t *testing.T) {
 				_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: vanishing.DialContext}}, key, 1)
 				defer stop()
 				opts := nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}
-				hub := nostrlink.NewHub(opts)
-				link := hub.NewLink(key.Public(), []string{inMemory}, nostrlink.LinkOptions{})
-				ctx, cancel := context.WithCancel(context.Background())
-				var serving sync.WaitGroup
-				serving.Go(func() { link.Serve(ctx) })
-				defer func() { cancel(); serving.Wait(); hub.Close() }()
-				if n := served(t, link); n != 1 {
-					t.Fatalf("exit %d serves", n)
-				}
-				open, err := link.DialContext(ctx, "tcp", "open:80")
+				link, end := startLink(t, opts, key.Public())
+				defer end()
+				open, err := link.DialContext(t.Context(), "tcp", "open:80")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -112,23 +122,16 @@ func TestNobodyWaitsForANetworkThatIsGone(t *testing.T) {
 		_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}, key, 1)
 		defer stop()
 		network := &plug{dial: r.DialContext}
-		hub := nostrlink.NewHub(nostrlink.HubOptions{Relay: relay.Options{DialContext: network.DialContext}})
-		link := hub.NewLink(key.Public(), []string{inMemory}, nostrlink.LinkOptions{Mode: nostrlink.SessionOnly})
-		ctx, cancel := context.WithCancel(context.Background())
-		var serving sync.WaitGroup
-		serving.Go(func() { link.Serve(ctx) })
-		defer func() { cancel(); serving.Wait(); hub.Close() }()
-		if n := served(t, link); n != 1 {
-			t.Fatalf("exit %d serves", n)
-		}
+		link, end := startLink(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: network.DialContext}}, key.Public())
+		defer end()
 		network.pull()
-		early, err := link.DialEarly(ctx, "tcp", "who:80", nil)
+		early, err := link.DialEarly(t.Context(), "tcp", "who:80", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer early.Close()
 		time.Sleep(15 * time.Second)
-		if _, err := link.DialContext(ctx, "tcp", "who:80"); !errors.Is(err, syscall.ENETUNREACH) || err.Error() == "" {
+		if _, err := link.DialContext(t.Context(), "tcp", "who:80"); !errors.Is(err, syscall.ENETUNREACH) || err.Error() == "" {
 			t.Errorf("without a network: %v", err)
 		}
 		network.plugIn()
@@ -152,18 +155,11 @@ func TestNobodyWaitsForAnExitThatIsGone(t *testing.T) {
 		_, stop := replica(t, nostrlink.HubOptions{Relay: relay.Options{DialContext: vanishing.DialContext}}, key, 1)
 		defer stop()
 		opts := nostrlink.HubOptions{Relay: relay.Options{DialContext: r.DialContext}}
-		hub := nostrlink.NewHub(opts)
-		link := hub.NewLink(key.Public(), []string{inMemory}, nostrlink.LinkOptions{Mode: nostrlink.SessionOnly})
-		ctx, cancel := context.WithCancel(context.Background())
-		var serving sync.WaitGroup
-		serving.Go(func() { link.Serve(ctx) })
-		defer func() { cancel(); serving.Wait(); hub.Close() }()
-		if n := served(t, link); n != 1 {
-			t.Fatalf("exit %d serves", n)
-		}
+		link, end := startLink(t, opts, key.Public())
+		defer end()
 		vanishing.pull()
 		// Somebody is waiting for an answer, or nobody would notice.
-		if flow, err := link.DialEarly(ctx, "tcp", "open:80", []byte("hello")); err != nil {
+		if flow, err := link.DialEarly(t.Context(), "tcp", "open:80", []byte("hello")); err != nil {
 			t.Error(err)
 		} else {
 			defer flow.Close()
@@ -174,7 +170,7 @@ func TestNobodyWaitsForAnExitThatIsGone(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		for range 60 {
 			begun := time.Now()
-			patient, done := context.WithTimeout(ctx, 5*time.Second)
+			patient, done := context.WithTimeout(t.Context(), 5*time.Second)
 			_, err := link.DialEarly(patient, "tcp", "open:80", nil)
 			done()
 			if took := time.Since(begun); !errors.Is(err, syscall.ENETUNREACH) || took >= 5*time.Second {

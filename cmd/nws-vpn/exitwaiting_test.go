@@ -7,6 +7,22 @@ import (
 	"testing"
 )
 
+// reload has the exit take its configuration, and holds what becomes of it.
+func (e *testExit) reload(changed, waiting string) (report reloadReport) {
+	e.t.Helper()
+	b, err := e.ask("POST", "/reload")
+	if err == nil {
+		err = json.Unmarshal(b, &report)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if fmt.Sprint(report.Changed) != changed || fmt.Sprint(report.Waiting) != waiting {
+		e.t.Errorf("reloaded: %+v, want %s, %s", report, changed, waiting)
+	}
+	return report
+}
+
 // A reload says what holds now and what does not before the next start, compared
 // with what the process was started with.
 func TestReloadTellsWhatWaits(t *testing.T) {
@@ -23,17 +39,7 @@ func TestReloadTellsWhatWaits(t *testing.T) {
 		{"names.blog = { key_file = \"DIR/blog.key\" }\n", "[]", "[]", "reloaded: nothing has changed\n"},
 	} {
 		e.write(test.text)
-		b, err := e.ask("POST", "/reload")
-		var report reloadReport
-		if err == nil {
-			err = json.Unmarshal(b, &report)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if fmt.Sprint(report.Changed) != test.changed || fmt.Sprint(report.Waiting) != test.waiting {
-			t.Errorf("reload %d: %+v, want %s, %s", i, report, test.changed, test.waiting)
-		}
+		report := e.reload(test.changed, test.waiting)
 		if said := report.String() + "\n"; !strings.Contains(said, test.says) || strings.Count(said, "\n") != 1 {
 			t.Errorf("reload %d says %q, want %q", i, said, test.says)
 		}
@@ -56,17 +62,7 @@ func TestReloadOfTheRelayWithin(t *testing.T) {
 		{"max_clients = 3\n[relay]\nname = \"third\"\nmin_pow = 1\nlog_events = true\n", "third", "[limits relay]", "[relay.log_events]"},
 	} {
 		e.write(test.text)
-		b, err := e.ask("POST", "/reload")
-		var report reloadReport
-		if err == nil {
-			err = json.Unmarshal(b, &report)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if fmt.Sprint(report.Changed) != test.changed || fmt.Sprint(report.Waiting) != test.waiting {
-			t.Errorf("reload %d: %+v, want %s, %s", i, report, test.changed, test.waiting)
-		}
+		e.reload(test.changed, test.waiting)
 		if got := described(t, url, nil).Name; got != test.name {
 			t.Errorf("after reload %d the relay is named %q", i, got)
 		}
