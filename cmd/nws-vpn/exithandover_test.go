@@ -282,6 +282,9 @@ func manager(t *testing.T) (heard func() string) {
 		t.Skip("no manager here: ", err)
 	}
 	t.Cleanup(func() { l.Close() })
+	if err := l.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("NOTIFY_SOCKET", path)
 	return func() string {
 		t.Helper()

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -144,14 +143,8 @@ func TestRelayReloads(t *testing.T) {
 
 // TestRelayAsAService: it says when it listens, heeds SIGHUP and lives on.
 func TestRelayAsAService(t *testing.T) {
-	dir := t.TempDir()
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer manager.Close()
-	t.Setenv("NOTIFY_SOCKET", manager.LocalAddr().String())
-	file := filepath.Join(dir, "nws.toml")
+	heard := manager(t)
+	file := filepath.Join(t.TempDir(), "nws.toml")
 	relayFile(t, file, "[relay]\nlisten = \"127.0.0.1:0\"\nname = \"before\"\n")
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
@@ -164,15 +157,11 @@ func TestRelayAsAService(t *testing.T) {
 	})
 	defer running.Wait()
 	defer cancel()
+	if said := heard(); said != "READY=1" {
+		t.Fatalf("the manager hears %q", said)
+	}
 	line := make([]byte, 100)
-	if err := manager.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	n, err := manager.Read(line)
-	if err != nil || string(line[:n]) != "READY=1" {
-		t.Fatalf("the manager hears %q, %v", line[:n], err)
-	}
-	n, err = out.Read(line)
+	n, err := out.Read(line)
 	url, ok := strings.CutPrefix(strings.TrimSpace(string(line[:n])), "relay listening ")
 	if err != nil || !ok {
 		t.Fatalf("it said %q, %v", line[:n], err)
