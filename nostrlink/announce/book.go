@@ -305,8 +305,8 @@ func newest(list []*entry, now time.Time) (best *entry) {
 	return best
 }
 
-// Snapshot returns what counts at now, of each exit what Find does: those whom the user trusts first, then by
-// key. It is the caller's.
+// Snapshot returns what counts at now, of each exit what Find does: those whom the
+// user trusts first, then by key. It is the caller's.
 func (b *Book) Snapshot(now time.Time) []Entry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
